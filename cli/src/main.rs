@@ -1,0 +1,3 @@
+//! chestnut: the command line of the analyzer.
+
+fn main() {}
