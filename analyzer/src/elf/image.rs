@@ -1,0 +1,259 @@
+//! One ELF file as the analysis sees it.
+//!
+//! Input: the bytes of a file. Output: [`Image`]; what it returns is either checked (segments, dynamic section,
+//! symbols, relocations: an image with damaged ones does not exist), or a hint (whatever rests on section headers), or
+//! carries its own error (frame descriptions). Parts that not every caller needs are read at first use.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use object::LittleEndian as LE;
+use object::elf;
+
+use super::dynamic::Dynamic;
+use super::error::ImageError;
+use super::frame::{FrameDescription, FrameError, FrameTable};
+use super::hint::{FunctionHint, Hints, ObjectHint};
+use super::landing_pad::{self, LandingPadError};
+use super::outline::Outline;
+use super::relocation::{self, Relocation};
+use super::section::{self, Section};
+use super::segment::Segment;
+use super::symbol::{self, Symbol};
+use super::tls::{self, TlsImage};
+use super::{static_relocation, symbol_count};
+use crate::address::Vaddr;
+
+/// A validated ELF file: 64 bits, little endian, x86-64, `ET_EXEC` or `ET_DYN`.
+#[derive(Debug)]
+pub struct Image<'data> {
+    outline: Outline<'data>,
+    symbols: Vec<Symbol<'data>>,
+    relocations: Vec<Relocation>,
+    tls: Option<TlsImage>,
+    sections: OnceLock<Vec<Section<'data>>>,
+    hints: OnceLock<Hints<'data>>,
+    frames: OnceLock<FrameTable>,
+}
+
+impl<'data> Image<'data> {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// The first rule of the format that the bytes break, with the place and what was expected there.
+    pub fn parse(data: &'data [u8]) -> Result<Self, ImageError> {
+        Self::from_outline(Outline::parse(data)?)
+    }
+
+    /// Reads and checks symbols and relocations of a file whose outline is known already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn from_outline(outline: Outline<'data>) -> Result<Self, ImageError> {
+        let space = &outline.space;
+        let relocations = if outline.dynamic().is_some() {
+            relocation::parse(space, &outline.tags)?
+        } else {
+            static_relocation::find(space)
+        };
+        let count = symbol_count::count(space, &outline.tags, relocation::highest_symbol(&relocations))?;
+        let symbols = symbol::parse(space, &outline.tags, &outline.strings, count)?;
+        let tls = tls::parse(space, &outline.header)?;
+        Ok(Self {
+            outline,
+            symbols,
+            relocations,
+            tls,
+            sections: OnceLock::new(),
+            hints: OnceLock::new(),
+            frames: OnceLock::new(),
+        })
+    }
+
+    /// All bytes of the file.
+    #[must_use]
+    pub const fn data(&self) -> &'data [u8] {
+        self.outline.data
+    }
+
+    /// `e_entry`; `None` if it is zero.
+    #[must_use]
+    pub fn entry(&self) -> Option<Vaddr> {
+        Some(self.outline.header.entry).filter(|entry| *entry != Vaddr(0))
+    }
+
+    /// Whether the loader chooses where it stands (`ET_DYN`).
+    #[must_use]
+    pub const fn is_position_independent(&self) -> bool {
+        self.outline.header.is_position_independent
+    }
+
+    /// `PT_INTERP`.
+    #[must_use]
+    pub const fn interpreter(&self) -> Option<&'data Path> {
+        self.outline.interpreter()
+    }
+
+    /// The LOADs, ascending and disjoint; at least one.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        self.outline.space.segments()
+    }
+
+    /// The LOAD that has `at` in memory.
+    #[must_use]
+    pub fn segment_at(&self, at: Vaddr) -> Option<&Segment> {
+        self.outline.space.segment_at(at)
+    }
+
+    /// The file's bytes from `at` to the end of its segment's file part; never empty.
+    #[must_use]
+    pub fn bytes_from(&self, at: Vaddr) -> Option<&'data [u8]> {
+        self.outline.space.bytes_from(at)
+    }
+
+    /// `length` bytes at `at`, if all of them stand in the file.
+    #[must_use]
+    pub fn bytes(&self, at: Vaddr, length: u64) -> Option<&'data [u8]> {
+        self.outline.space.bytes(at, length)
+    }
+
+    /// The 8 bytes at `at` as a number.
+    #[must_use]
+    pub fn read_u64(&self, at: Vaddr) -> Option<u64> {
+        self.outline.space.array(at).map(u64::from_le_bytes)
+    }
+
+    /// The 4 bytes at `at` as a number.
+    #[must_use]
+    pub fn read_u32(&self, at: Vaddr) -> Option<u32> {
+        self.outline.space.array(at).map(u32::from_le_bytes)
+    }
+
+    /// The 4 bytes at `at` as a signed number: the form of jump table entries.
+    #[must_use]
+    pub fn read_i32(&self, at: Vaddr) -> Option<i32> {
+        self.outline.space.array(at).map(i32::from_le_bytes)
+    }
+
+    /// The bytes at `at` up to a NUL, without it.
+    #[must_use]
+    pub fn c_string(&self, at: Vaddr) -> Option<&'data [u8]> {
+        std::ffi::CStr::from_bytes_until_nul(self.bytes_from(at)?).ok().map(std::ffi::CStr::to_bytes)
+    }
+
+    /// Whether `at` lies in an executable LOAD.
+    #[must_use]
+    pub fn is_code(&self, at: Vaddr) -> bool {
+        self.segment_at(at).is_some_and(Segment::is_executable)
+    }
+
+    /// Whether `at` lies in a LOAD that is not executable (zeros behind the file part included).
+    #[must_use]
+    pub fn is_data(&self, at: Vaddr) -> bool {
+        self.segment_at(at).is_some_and(|segment| !segment.is_executable())
+    }
+
+    /// The dynamic section; `None` in a static executable.
+    #[must_use]
+    pub const fn dynamic(&self) -> Option<&Dynamic<'data>> {
+        self.outline.dynamic()
+    }
+
+    /// The dynamic symbol table in table order, entry 0 included: an index of the file is an index here.
+    #[must_use]
+    pub fn symbols(&self) -> &[Symbol<'data>] {
+        &self.symbols
+    }
+
+    /// All relocations, sorted by slot.
+    #[must_use]
+    pub fn relocations(&self) -> &[Relocation] {
+        &self.relocations
+    }
+
+    /// The relocations whose slots are in `range`.
+    #[must_use]
+    pub fn relocations_in(&self, range: Range<Vaddr>) -> &[Relocation] {
+        let start = self.relocations.partition_point(|relocation| relocation.slot < range.start);
+        let end = self.relocations.partition_point(|relocation| relocation.slot < range.end);
+        self.relocations.get(start..end).unwrap_or_default()
+    }
+
+    /// `NT_GNU_BUILD_ID`.
+    #[must_use]
+    pub fn build_id(&self) -> Option<&'data [u8]> {
+        self.outline.build_id()
+    }
+
+    /// `PT_TLS`.
+    #[must_use]
+    pub const fn tls(&self) -> Option<TlsImage> {
+        self.tls
+    }
+
+    /// Functions of both symbol tables, sorted by address: for names and bounds only.
+    #[must_use]
+    pub fn function_hints(&self) -> &[FunctionHint<'data>] {
+        &self.hints().functions
+    }
+
+    /// Data objects of both symbol tables, sorted by address: for names and bounds only.
+    #[must_use]
+    pub fn object_hints(&self) -> &[ObjectHint<'data>] {
+        &self.hints().objects
+    }
+
+    /// Addresses of the first loaded section with this name: a hint.
+    #[must_use]
+    pub fn section_named(&self, name: &str) -> Option<Range<Vaddr>> {
+        let mut named = self.sections().iter().filter(|section| section.name == name.as_bytes());
+        named.find_map(Section::addresses)
+    }
+
+    /// Frame descriptions, sorted by start. Ask [`Self::frame_error`] whether these are all.
+    #[must_use]
+    pub fn frame_descriptions(&self) -> &[FrameDescription] {
+        &self.frames().descriptions
+    }
+
+    /// Why [`Self::frame_descriptions`] may lack some.
+    #[must_use]
+    pub fn frame_error(&self) -> Option<&FrameError> {
+        self.frames().error.as_ref()
+    }
+
+    /// Where exceptions enter the description that starts at `function_start` and has its LSDA at `lsda`; ascending.
+    ///
+    /// # Errors
+    ///
+    /// The table cannot be read, or names an address that is not code.
+    pub fn landing_pads(&self, lsda: Vaddr, function_start: Vaddr) -> Result<Vec<Vaddr>, LandingPadError> {
+        landing_pad::landing_pads(&self.outline.space, lsda, function_start)
+    }
+
+    fn sections(&self) -> &[Section<'data>] {
+        self.sections.get_or_init(|| section::sections(self.outline.data, self.outline.header.section_headers))
+    }
+
+    fn hints(&self) -> &Hints<'data> {
+        self.hints.get_or_init(|| {
+            let tls_start = self.tls.map(|tls| tls.p_vaddr);
+            Hints::collect(self.outline.data, &self.outline.space, tls_start, self.sections(), &self.symbols)
+        })
+    }
+
+    fn frames(&self) -> &FrameTable {
+        self.frames.get_or_init(|| {
+            let mut headers = self.outline.header.program_headers.iter();
+            let header = headers.find(|entry| entry.p_type.get(LE) == elf::PT_GNU_EH_FRAME);
+            let header_at = header.map(|entry| Vaddr(entry.p_vaddr.get(LE)));
+            let section = self.section_named(".eh_frame");
+            let section = section.and_then(|at| at.end.checked_offset_from(at.start).map(|size| (at.start, size)));
+            FrameTable::parse(&self.outline.space, header_at, section)
+        })
+    }
+}
