@@ -4,6 +4,20 @@
 //! → `Program` → `Reachable` → [`policy::Policy`].
 
 pub mod address;
+pub mod arguments;
+pub mod callers;
+pub mod cfg;
+pub mod data;
+pub mod dataflow;
 pub mod elf;
+pub mod functions;
+pub mod instruction;
+pub mod jump_table;
 pub mod policy;
+pub mod program;
+pub mod reachability;
+pub mod registers;
+pub mod startup;
+pub mod summary;
 pub mod syscall;
+pub mod value;

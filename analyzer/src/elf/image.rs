@@ -235,7 +235,7 @@ impl<'data> Image<'data> {
         landing_pad::landing_pads(&self.outline.space, lsda, function_start)
     }
 
-    fn sections(&self) -> &[Section<'data>] {
+    pub(super) fn sections(&self) -> &[Section<'data>] {
         self.sections.get_or_init(|| section::sections(self.outline.data, self.outline.header.section_headers))
     }
 

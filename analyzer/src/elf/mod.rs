@@ -15,6 +15,7 @@ mod image;
 mod landing_pad;
 mod note;
 mod outline;
+mod region;
 mod relocation;
 mod relr;
 mod section;

@@ -1,0 +1,103 @@
+//! The arguments of calls: what a function passes to another one.
+//!
+//! Input: one function and the calls in it that matter. Output: a [`CallSite`] for each of them. With it a number or a
+//! name that is a parameter is followed to the callers, level by level (DESIGN section 3, rules 5 to 7).
+
+use iced_x86::{FlowControl, Instruction};
+
+use crate::address::Vaddr;
+use crate::cfg::{Cfg, direct_jump_target};
+use crate::dataflow;
+use crate::elf::Image;
+use crate::functions::Function;
+use crate::instruction::{ReferenceKind, fixed_memory_operand};
+use crate::registers::State;
+use crate::value::Value;
+
+/// How a call names its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callee {
+    /// The address of the target, or of a stub of the procedure linkage table.
+    Direct(Vaddr),
+    /// The memory slot that holds the address of the target.
+    Through(Vaddr),
+}
+
+/// A call or tail call with the machine state in which it is made.
+#[derive(Clone, Debug)]
+pub struct CallSite {
+    /// The instruction.
+    pub at: Vaddr,
+    /// Whom it calls.
+    pub callee: Callee,
+    /// Whether it is a jump, which leaves the return address where it was.
+    pub is_jump: bool,
+    /// What the caller's registers and stack hold before the instruction.
+    pub state: State,
+}
+
+impl CallSite {
+    /// The callee's n-th integer argument, counted from 0.
+    #[must_use]
+    pub fn argument(&self, number: u16) -> Value {
+        self.state.argument(number, if self.is_jump { 8 } else { 0 })
+    }
+}
+
+/// Decodes a function and builds its control-flow graph. `interior` are the addresses inside functions of the file that
+/// pointers in data name, sorted.
+#[must_use]
+pub fn control_flow(image: &Image<'_>, function: &Function, interior: &[Vaddr]) -> (Vec<Instruction>, Cfg) {
+    let instructions = function.instructions(image);
+    let named =
+        function.references.iter().filter(|r| matches!(r.kind, ReferenceKind::JumpTable | ReferenceKind::Address));
+    let mut targets: Vec<Vaddr> = named.map(|r| r.target).filter(|&at| function.contains(at)).collect();
+    for &(start, end) in &function.extents {
+        let first = interior.partition_point(|&at| at < start);
+        let behind = interior.partition_point(|&at| at < end);
+        targets.extend(interior.get(first..behind).unwrap_or(&[]));
+    }
+    let cfg = Cfg::new(&instructions, function.start, &targets);
+    (instructions, cfg)
+}
+
+/// The target of a call or of a jump that may leave the function; `None` for other instructions and unknown targets.
+#[must_use]
+pub fn callee(instruction: &Instruction) -> Option<Callee> {
+    match instruction.flow_control() {
+        FlowControl::Call if instruction.is_call_near() => {
+            Some(Callee::Direct(Vaddr(instruction.near_branch_target())))
+        }
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+            direct_jump_target(instruction).map(Callee::Direct)
+        }
+        FlowControl::IndirectCall | FlowControl::IndirectBranch => {
+            fixed_memory_operand(instruction).map(Callee::Through)
+        }
+        _ => None,
+    }
+}
+
+/// The calls of `function` whose callee `wanted` picks.
+#[must_use]
+pub fn call_sites(
+    image: &Image<'_>,
+    function: &Function,
+    interior: &[Vaddr],
+    wanted: impl Fn(Callee) -> bool,
+) -> Vec<CallSite> {
+    let (instructions, cfg) = control_flow(image, function, interior);
+    let picks = |i: &Instruction| {
+        callee(i).is_some_and(|c| {
+            !matches!(c, Callee::Direct(target) if function.contains(target) && target != function.start) && wanted(c)
+        })
+    };
+    let mut found = Vec::new();
+    dataflow::observe(image, &instructions, &cfg, picks, |instruction, at, state| {
+        if let Some(callee) = callee(instruction) {
+            let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            found.push(CallSite { at, callee, is_jump, state: state.clone() });
+        }
+    });
+    found
+}

@@ -1,0 +1,153 @@
+//! The control-flow graph of one function: its decoded instructions cut into basic blocks.
+//!
+//! Input: the function's instructions in address order and the targets of its jump tables. Output: [`Cfg`]. Edges are
+//! those inside the function; a jump that leaves it ends its block. An indirect jump has an edge to every address of the
+//! function that a jump table, a pointer in data or an instruction names; where there is none it is a tail call.
+//!
+//! Over-approximates: a call is taken to return (there is no proof that it does not), all tables serve all indirect
+//! jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
+use rustc_hash::FxHashMap;
+
+use crate::address::Vaddr;
+
+/// Index of a block in its [`Cfg`].
+pub type BlockId = usize;
+
+/// Instructions that run one after the other.
+#[derive(Debug)]
+pub struct Block {
+    /// Index range into the function's instructions.
+    pub instructions: std::ops::Range<usize>,
+    /// Blocks that may follow.
+    pub successors: Vec<BlockId>,
+}
+
+/// Blocks of one function in address order.
+#[derive(Debug)]
+pub struct Cfg {
+    blocks: Vec<Block>,
+    entry: BlockId,
+    has_predecessor: Vec<bool>,
+}
+
+/// Whether control does not simply go on behind the instruction. System calls and software interrupts come back.
+fn ends_block(instruction: &Instruction) -> bool {
+    !matches!(
+        instruction.flow_control(),
+        FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt
+    )
+}
+
+/// The address that a direct jump goes to, conditional or not.
+#[must_use]
+pub fn direct_jump_target(instruction: &Instruction) -> Option<Vaddr> {
+    let is_jump = matches!(
+        instruction.flow_control(),
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend
+    );
+    let is_near = matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
+    (is_jump && is_near).then(|| Vaddr(instruction.near_branch_target()))
+}
+
+/// Sets the flag of each block that another one leads to.
+fn mark_successors(blocks: &[Block], flags: &mut [bool]) {
+    for &successor in blocks.iter().flat_map(|block| &block.successors) {
+        if let Some(flag) = flags.get_mut(successor) {
+            *flag = true;
+        }
+    }
+}
+
+/// Whether an instruction only fills space.
+fn is_padding(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
+}
+
+impl Cfg {
+    /// Cuts `instructions` into blocks. `entry` is the address where the function is entered, `table_targets` are
+    /// addresses that its indirect jumps may go to.
+    #[must_use]
+    pub fn new(instructions: &[Instruction], entry: Vaddr, table_targets: &[Vaddr]) -> Self {
+        let index_of: FxHashMap<u64, usize> =
+            instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
+        let at = |address: Vaddr| index_of.get(&address.0).copied();
+
+        let mut leader = vec![false; instructions.len()];
+        let mut mark = |index: Option<usize>| {
+            if let Some(flag) = index.and_then(|i| leader.get_mut(i)) {
+                *flag = true;
+            }
+        };
+        mark(Some(0));
+        mark(at(entry));
+        table_targets.iter().for_each(|&target| mark(at(target)));
+        for (index, instruction) in instructions.iter().enumerate() {
+            if let Some(target) = direct_jump_target(instruction) {
+                mark(at(target));
+            }
+            let contiguous = instructions.get(index + 1).is_none_or(|next| next.ip() == instruction.next_ip());
+            if ends_block(instruction) || !contiguous {
+                mark(Some(index + 1));
+            }
+        }
+
+        let starts: Vec<usize> = leader.iter().enumerate().filter(|(_, is)| **is).map(|(index, _)| index).collect();
+        let block_at = |address: Vaddr| at(address).and_then(|index| starts.binary_search(&index).ok());
+        let tables: Vec<BlockId> = table_targets.iter().filter_map(|&target| block_at(target)).collect();
+        let mut blocks = Vec::with_capacity(starts.len());
+        for (id, &start) in starts.iter().enumerate() {
+            let end = starts.get(id + 1).copied().unwrap_or(instructions.len());
+            let mut successors = Vec::new();
+            if let Some(last) = end.checked_sub(1).and_then(|index| instructions.get(index)) {
+                let target = direct_jump_target(last);
+                if last.flow_control() == FlowControl::IndirectBranch {
+                    successors.extend(&tables);
+                }
+                successors.extend(target.and_then(block_at));
+                let falls = !ends_block(last)
+                    || matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend);
+                let next_is_behind = instructions.get(end).is_some_and(|next| next.ip() == last.next_ip());
+                if falls && next_is_behind {
+                    successors.push(id + 1);
+                }
+            }
+            successors.sort_unstable();
+            successors.dedup();
+            blocks.push(Block { instructions: start..end, successors });
+        }
+
+        // Padding behind a jump is not code, though it would run into the block behind it.
+        let mut reached = vec![false; blocks.len()];
+        mark_successors(&blocks, &mut reached);
+        for (id, block) in blocks.iter_mut().enumerate() {
+            let is_entered = reached.get(id).copied().unwrap_or(false) || Some(id) == block_at(entry);
+            let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
+            if !is_entered && body.iter().all(is_padding) {
+                block.successors.clear();
+            }
+        }
+        let mut has_predecessor = vec![false; blocks.len()];
+        mark_successors(&blocks, &mut has_predecessor);
+        Self { entry: block_at(entry).unwrap_or(0), blocks, has_predecessor }
+    }
+
+    /// All blocks in address order.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The block where the function is entered.
+    #[must_use]
+    pub const fn entry(&self) -> BlockId {
+        self.entry
+    }
+
+    /// Blocks that no edge leads to, the entry apart: landing pads, targets of tables that were not recognised.
+    pub fn orphans(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let entry = self.entry;
+        self.has_predecessor.iter().enumerate().filter(move |&(id, has)| !has && id != entry).map(|(id, _)| id)
+    }
+}

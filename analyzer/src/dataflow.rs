@@ -1,0 +1,95 @@
+//! Forward data flow over one function: what every register holds before chosen instructions.
+//!
+//! Input: a function's instructions, its [`Cfg`] and its image. Output: the [`State`] before each instruction that the
+//! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in address order,
+//! which is close to reverse post-order in compiled code). It ends because each [`crate::value::Value`] can only climb
+//! a lattice of bounded height; a budget of steps guards against hostile inputs, and where it runs out everything is
+//! unknown.
+//!
+//! Over-approximates: joins at block starts forget which path was taken. May miss: what [`crate::registers`] names.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Instruction, InstructionInfoFactory};
+
+use crate::address::Vaddr;
+use crate::cfg::{BlockId, Cfg};
+use crate::elf::Image;
+use crate::registers::State;
+
+/// Block visits after which a function counts as too hard: real functions need fewer than 10 visits for each block.
+const VISITS_PER_BLOCK: usize = 64;
+
+/// Runs the analysis and calls `observe` once for each instruction that `wanted` picks, with the state before it.
+/// Instructions that no path reaches are observed with everything unknown.
+pub fn observe(
+    image: &Image<'_>,
+    instructions: &[Instruction],
+    cfg: &Cfg,
+    wanted: impl Fn(&Instruction) -> bool,
+    mut observe: impl FnMut(&Instruction, Vaddr, &State),
+) {
+    let mut factory = InstructionInfoFactory::new();
+    let entry_states = solve(image, instructions, cfg, &mut factory);
+    for (block, entry) in cfg.blocks().iter().zip(&entry_states) {
+        let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
+        if !body.iter().any(&wanted) {
+            continue;
+        }
+        let mut state = entry.clone().unwrap_or_else(State::unknown);
+        for instruction in body {
+            if wanted(instruction) {
+                observe(instruction, Vaddr(instruction.ip()), &state);
+            }
+            state.step(instruction, image, &mut factory);
+        }
+    }
+}
+
+/// The state at the start of each block; `None` where no path leads.
+fn solve(
+    image: &Image<'_>,
+    instructions: &[Instruction],
+    cfg: &Cfg,
+    factory: &mut InstructionInfoFactory,
+) -> Vec<Option<State>> {
+    let mut states: Vec<Option<State>> = vec![None; cfg.blocks().len()];
+    let mut work: BTreeSet<BlockId> = BTreeSet::new();
+    for orphan in cfg.orphans() {
+        seed(&mut states, orphan, State::unknown());
+        work.insert(orphan);
+    }
+    seed(&mut states, cfg.entry(), State::at_entry());
+    work.insert(cfg.entry());
+
+    let mut budget = cfg.blocks().len().saturating_mul(VISITS_PER_BLOCK);
+    while let Some(id) = work.pop_first() {
+        if budget == 0 {
+            return vec![Some(State::unknown()); cfg.blocks().len()];
+        }
+        budget -= 1;
+        let (Some(block), Some(Some(entry))) = (cfg.blocks().get(id), states.get(id)) else { continue };
+        let mut state = entry.clone();
+        for instruction in instructions.get(block.instructions.clone()).unwrap_or(&[]) {
+            state.step(instruction, image, factory);
+        }
+        for &successor in &block.successors {
+            if seed(&mut states, successor, state.clone()) {
+                work.insert(successor);
+            }
+        }
+    }
+    states
+}
+
+/// Joins `state` into the one at the start of block `id`; true if that changed it.
+fn seed(states: &mut [Option<State>], id: BlockId, state: State) -> bool {
+    match states.get_mut(id) {
+        Some(Some(old)) => old.join(&state),
+        Some(empty) => {
+            *empty = Some(state);
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,75 @@
+//! Which addresses of a file are code, and which are data.
+//!
+//! Input: an [`Image`]. Output: ranges of addresses. Segments rule: whatever lies in an executable one may be code.
+//! Linkers that put read-only data into the executable segment (`-z noseparate-code`) say which is which in section
+//! headers only; these serve to tell text from code that merely refers to it, never to leave code out.
+
+use std::ops::Range;
+
+use object::LittleEndian as LE;
+use object::elf;
+
+use super::image::Image;
+use super::section::Section;
+use crate::address::Vaddr;
+
+impl Image<'_> {
+    /// The file parts of executable LOADs.
+    #[must_use]
+    pub fn executable_ranges(&self) -> Vec<Range<Vaddr>> {
+        let executable = self.segments().iter().filter(|segment| segment.is_executable());
+        executable.filter_map(|s| Some(s.p_vaddr..s.p_vaddr.checked_add(s.p_filesz)?)).collect()
+    }
+
+    /// The file parts of LOADs that can hold data: all but those sections that hold code.
+    #[must_use]
+    pub fn data_ranges(&self) -> Vec<Range<Vaddr>> {
+        let mut ranges = Vec::new();
+        for segment in self.segments() {
+            let Some(end) = segment.p_vaddr.checked_add(segment.p_filesz) else { continue };
+            let mut at = segment.p_vaddr;
+            for code in self.code_sections().filter(|_| segment.is_executable()) {
+                if at < code.start && code.start < end {
+                    ranges.push(at..code.start);
+                }
+                at = at.max(code.end.min(end));
+            }
+            if at < end {
+                ranges.push(at..end);
+            }
+        }
+        ranges
+    }
+
+    /// Whether section headers say that `at` is code; true where there are none.
+    #[must_use]
+    pub fn is_in_code_section(&self, at: Vaddr) -> bool {
+        let mut any = false;
+        let found = self.code_sections().any(|code| {
+            any = true;
+            code.contains(&at)
+        });
+        found || !any
+    }
+
+    /// Addresses where one kind of content ends and another begins: segments, tables that the dynamic section names,
+    /// sections. Sorted by nothing.
+    #[must_use]
+    pub fn layout_boundaries(&self) -> Vec<Vaddr> {
+        let mut all: Vec<Vaddr> = self.segments().iter().flat_map(|s| [s.p_vaddr, s.memory_end()]).collect();
+        if let Some(dynamic) = self.dynamic() {
+            for slots in [&dynamic.preinit_array, &dynamic.init_array, &dynamic.fini_array] {
+                all.extend(slots.first());
+                all.extend(slots.last().and_then(|last| last.checked_add(8)));
+            }
+            all.extend(dynamic.plt_got);
+        }
+        all.extend(self.sections().iter().filter_map(Section::addresses).flat_map(|range| [range.start, range.end]));
+        all
+    }
+
+    fn code_sections(&self) -> impl Iterator<Item = Range<Vaddr>> + '_ {
+        let is_code = |section: &&Section<'_>| section.header.sh_flags.get(LE).0 & elf::SHF_EXECINSTR.0 != 0;
+        self.sections().iter().filter(is_code).filter_map(Section::addresses)
+    }
+}

@@ -1,0 +1,414 @@
+//! Function bodies of one file: where each starts and ends, and what it refers to.
+//!
+//! Input: an [`Image`]. Output: [`Functions`], sorted by start address. Bounds come from the frame descriptions of
+//! `.eh_frame` (every compiler for x86-64 emits them, psABI 4.2.4); their bodies are decoded from end to end. Code that
+//! no frame description covers (assembly, PLT stubs, C libraries built without unwind tables) is found from what refers
+//! to it: entry point, symbols, pointers in data, calls, jumps and addresses in code; from there every path is followed.
+//!
+//! Over-approximates: a body counts as a whole. May miss: code outside frame descriptions that nothing refers to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use rayon::prelude::*;
+use rustc_hash::FxHashSet;
+
+use crate::address::Vaddr;
+use crate::elf::{FrameDescription, Image};
+use crate::instruction::{Reference, ReferenceKind, Role, references, role};
+use crate::jump_table::JumpTables;
+
+/// Index of a function in its module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub u32);
+
+/// How the start of a function is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartEvidence {
+    /// A frame description in `.eh_frame`.
+    FrameDescription,
+    /// Something refers to the address, and no frame description covers it.
+    Reference,
+}
+
+/// One function and what its body says.
+#[derive(Debug)]
+pub struct Function {
+    /// First byte.
+    pub start: Vaddr,
+    /// How we know.
+    pub evidence: StartEvidence,
+    /// Byte ranges of its code: one for a frame description, several where paths were followed.
+    pub extents: Vec<(Vaddr, Vaddr)>,
+    /// What it refers to, each target and kind once, sorted.
+    pub references: Vec<Reference>,
+    /// Its `syscall` instructions.
+    pub syscalls: Vec<Vaddr>,
+    /// Its `int $0x80` and `sysenter` instructions.
+    pub foreign_syscalls: Vec<Vaddr>,
+    /// Whether it jumps through registers or memory.
+    pub has_indirect_jump: bool,
+    /// The first bytes that are no instruction.
+    pub undecodable: Option<Vaddr>,
+}
+
+impl Function {
+    fn new(start: Vaddr, evidence: StartEvidence) -> Self {
+        Self {
+            start,
+            evidence,
+            extents: Vec::new(),
+            references: Vec::new(),
+            syscalls: Vec::new(),
+            foreign_syscalls: Vec::new(),
+            has_indirect_jump: false,
+            undecodable: None,
+        }
+    }
+
+    /// Whether `at` lies in the body.
+    #[must_use]
+    pub fn contains(&self, at: Vaddr) -> bool {
+        self.extents.iter().any(|&(start, end)| start <= at && at < end)
+    }
+
+    /// Decodes the body again, in address order.
+    #[must_use]
+    pub fn instructions(&self, image: &Image<'_>) -> Vec<Instruction> {
+        let mut all = Vec::new();
+        for &(start, end) in &self.extents {
+            decode(image, start, end, |instruction| {
+                all.push(*instruction);
+                true
+            });
+        }
+        all
+    }
+
+    /// Takes in what one instruction of the body says.
+    fn note(&mut self, instruction: &Instruction, image: &Image<'_>) {
+        let at = Vaddr(instruction.ip());
+        match role(instruction) {
+            Role::Syscall => self.syscalls.push(at),
+            Role::ForeignSyscall => self.foreign_syscalls.push(at),
+            Role::IndirectJump => self.has_indirect_jump = true,
+            Role::Plain => {}
+        }
+        let from = at.checked_offset_from(self.start).and_then(|offset| u32::try_from(offset).ok()).unwrap_or(u32::MAX);
+        let found = &mut self.references;
+        references(instruction, image, |target, kind| found.push(Reference { target, kind, from }));
+    }
+
+    /// Drops jumps inside the body and repeated references.
+    fn finish(&mut self) {
+        let mut found = std::mem::take(&mut self.references);
+        found.retain(|r| r.kind != ReferenceKind::Jump || !self.contains(r.target));
+        found.sort_unstable();
+        found.dedup_by_key(|r| (r.target, r.kind));
+        found.shrink_to_fit();
+        self.references = found;
+    }
+}
+
+/// Decodes from `start` up to `end` while `visit` returns true; the address of the first undecodable byte, if any.
+fn decode(image: &Image<'_>, start: Vaddr, end: Vaddr, mut visit: impl FnMut(&Instruction) -> bool) -> Option<Vaddr> {
+    let len = end.checked_offset_from(start)?;
+    let available = image.bytes_from(start).unwrap_or(&[]);
+    let body = usize::try_from(len).ok().and_then(|len| available.get(..len)).unwrap_or(available);
+    let mut decoder = Decoder::with_ip(64, body, start.0, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    let mut undecodable = None;
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if instruction.code() == Code::INVALID {
+            undecodable = undecodable.or(Some(Vaddr(instruction.ip())));
+        }
+        if !visit(&instruction) {
+            break;
+        }
+    }
+    undecodable
+}
+
+/// All functions of a file.
+#[derive(Debug)]
+pub struct Functions {
+    functions: Vec<Function>,
+    /// For each function, the greatest end among it and those before it: bounds the search backwards.
+    covered_until: Vec<Vaddr>,
+}
+
+impl Functions {
+    /// Finds and decodes every function. `pointers` are addresses that data holds (relocated pointers, or in
+    /// position-dependent files words that look like one).
+    #[must_use]
+    pub fn discover(image: &Image<'_>, pointers: &[Vaddr]) -> Self {
+        let described: Vec<Function> = image
+            .frame_descriptions()
+            .par_iter()
+            .filter(|frame| !is_linkage_table(image, frame))
+            .map(|frame| described_function(image, frame))
+            .collect();
+        let gaps = Gaps::new(image, &described);
+        let followed = Followed::new(image, &gaps, &described, pointers).run();
+        let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
+        functions.sort_by_key(|f| (f.start, f.evidence == StartEvidence::Reference));
+        functions.dedup_by_key(|f| f.start);
+        let covered_until = functions
+            .iter()
+            .scan(Vaddr(0), |most, f| {
+                *most = f.extents.iter().map(|&(_, end)| end).fold(*most, Vaddr::max);
+                Some(*most)
+            })
+            .collect();
+        let mut found = Self { functions, covered_until };
+        found.resolve_jump_tables(image);
+        found
+    }
+
+    /// The functions, sorted by start.
+    #[must_use]
+    pub fn all(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// One function; `None` for an id of another module.
+    #[must_use]
+    pub fn function(&self, id: FunctionId) -> Option<&Function> {
+        usize::try_from(id.0).ok().and_then(|index| self.functions.get(index))
+    }
+
+    /// The function that starts at `at`, else one whose body holds it.
+    #[must_use]
+    pub fn at(&self, at: Vaddr) -> Option<FunctionId> {
+        let behind = self.functions.partition_point(|f| f.start <= at);
+        let mut index = behind;
+        while let Some(before) = index.checked_sub(1) {
+            let function = self.functions.get(before)?;
+            if function.start == at || function.contains(at) {
+                return u32::try_from(before).ok().map(FunctionId);
+            }
+            if self.covered_until.get(before).is_none_or(|&end| end <= at) {
+                return None;
+            }
+            index = before;
+        }
+        None
+    }
+
+    /// Whether a function starts exactly at `at`.
+    #[must_use]
+    pub fn starts_at(&self, at: Vaddr) -> bool {
+        self.functions.binary_search_by_key(&at, |f| f.start).is_ok()
+    }
+
+    fn resolve_jump_tables(&mut self, image: &Image<'_>) {
+        let tables = JumpTables::new(image, self);
+        let found: Vec<Vec<Reference>> = self
+            .functions
+            .par_iter()
+            .map(|f| if f.has_indirect_jump { tables.targets(f, self) } else { Vec::new() })
+            .collect();
+        for (function, mut targets) in self.functions.iter_mut().zip(found) {
+            if !targets.is_empty() {
+                function.references.append(&mut targets);
+                function.references.sort_unstable();
+                function.references.dedup_by_key(|r| (r.target, r.kind));
+            }
+        }
+    }
+}
+
+/// Decodes the body that a frame description bounds.
+fn described_function(image: &Image<'_>, frame: &FrameDescription) -> Function {
+    // The description of a signal trampoline begins one byte early, so that an unwinder that looks up the return
+    // address minus one finds it (glibc: sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).
+    let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
+    let mut function = Function::new(start, StartEvidence::FrameDescription);
+    function.extents.push((start, frame.end));
+    function.undecodable = decode(image, start, frame.end, |instruction| {
+        function.note(instruction, image);
+        true
+    });
+    if let Some(lsda) = frame.lsda {
+        for target in image.landing_pads(lsda, frame.start).unwrap_or_default() {
+            if !function.contains(target) {
+                function.references.push(Reference { target, kind: ReferenceKind::LandingPad, from: 0 });
+            }
+        }
+    }
+    function.finish();
+    function
+}
+
+/// Whether the description covers a procedure linkage table: stubs that have nothing to do with each other, under one
+/// description. Each begins with a jump through memory, or the first pushes the link map for the resolver.
+fn is_linkage_table(image: &Image<'_>, frame: &FrameDescription) -> bool {
+    let Some(len) = frame.end.checked_offset_from(frame.start) else { return false };
+    if len % 8 != 0 {
+        return false;
+    }
+    let mut count = 0_u8;
+    let mut verdict = false;
+    decode(image, frame.start, frame.end, |instruction| {
+        use iced_x86::Mnemonic::{Endbr64, Jmp, Push};
+        count = count.saturating_add(1);
+        let through_memory = instruction.is_ip_rel_memory_operand();
+        match instruction.mnemonic() {
+            Endbr64 => count < 2,
+            Jmp | Push if through_memory => {
+                verdict = true;
+                false
+            }
+            _ => false,
+        }
+    });
+    verdict
+}
+
+/// Executable bytes that no frame description covers.
+#[derive(Debug)]
+struct Gaps {
+    ranges: Vec<(Vaddr, Vaddr)>,
+}
+
+impl Gaps {
+    fn new(image: &Image<'_>, described: &[Function]) -> Self {
+        let mut covered: Vec<(Vaddr, Vaddr)> = described.iter().flat_map(|f| f.extents.iter().copied()).collect();
+        covered.sort_unstable();
+        let mut ranges = Vec::new();
+        for Range { start, end } in image.executable_ranges() {
+            let mut at = start;
+            for &(from, to) in &covered {
+                if to <= at || from >= end {
+                    continue;
+                }
+                if from > at {
+                    ranges.push((at, from));
+                }
+                at = at.max(to);
+            }
+            if at < end {
+                ranges.push((at, end));
+            }
+        }
+        ranges.sort_unstable();
+        Self { ranges }
+    }
+
+    /// The end of the gap that holds `at`.
+    fn end_of(&self, at: Vaddr) -> Option<Vaddr> {
+        let behind = self.ranges.partition_point(|&(start, _)| start <= at);
+        let &(_, end) = behind.checked_sub(1).and_then(|index| self.ranges.get(index))?;
+        (at < end).then_some(end)
+    }
+}
+
+/// Follows code through the gaps, from one start to the next that it refers to.
+struct Followed<'a, 'data> {
+    image: &'a Image<'data>,
+    gaps: &'a Gaps,
+    work: BTreeSet<Vaddr>,
+    done: BTreeMap<Vaddr, Function>,
+}
+
+impl<'a, 'data> Followed<'a, 'data> {
+    fn new(image: &'a Image<'data>, gaps: &'a Gaps, described: &[Function], pointers: &[Vaddr]) -> Self {
+        let dynamic = image.dynamic();
+        let symbols = image.function_hints().iter().map(|hint| hint.address);
+        let named = image.entry().into_iter().chain(dynamic.and_then(|d| d.init)).chain(dynamic.and_then(|d| d.fini));
+        let certain = named.chain(referenced_code(described.iter()));
+        let likely = symbols.chain(described.iter().flat_map(addresses)).chain(pointers.iter().copied());
+        let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
+        let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
+        Self { image, gaps, work, done: BTreeMap::new() }
+    }
+
+    fn run(mut self) -> Vec<Function> {
+        while let Some(start) = self.work.pop_first() {
+            if self.done.contains_key(&start) {
+                continue;
+            }
+            let function = self.follow(start);
+            let likely = addresses(&function).filter(|&at| self.image.is_in_code_section(at));
+            let new = referenced_code(std::iter::once(&function)).chain(likely);
+            self.work.extend(new.filter(|at| self.gaps.end_of(*at).is_some() && !self.done.contains_key(at)));
+            self.done.insert(start, function);
+        }
+        self.done.into_values().collect()
+    }
+
+    /// Decodes every path from `start` that stays in the gaps.
+    fn follow(&self, start: Vaddr) -> Function {
+        let mut function = Function::new(start, StartEvidence::Reference);
+        let mut seen: FxHashSet<u64> = FxHashSet::default();
+        let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut paths = vec![start];
+        while let Some(path) = paths.pop() {
+            let Some(end) = self.gaps.end_of(path) else {
+                // The path runs on into a described function.
+                function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
+                continue;
+            };
+            let mut falls_through = true;
+            let undecodable = decode(self.image, path, end, |instruction| {
+                if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
+                    falls_through = false;
+                    return false;
+                }
+                instructions.insert(instruction.ip(), instruction.next_ip());
+                function.note(instruction, self.image);
+                if let Some(target) = crate::cfg::direct_jump_target(instruction)
+                    && self.gaps.end_of(target).is_some()
+                    && !self.is_start(target)
+                {
+                    paths.push(target);
+                }
+                falls_through = !matches!(
+                    instruction.flow_control(),
+                    FlowControl::UnconditionalBranch
+                        | FlowControl::IndirectBranch
+                        | FlowControl::Return
+                        | FlowControl::Exception
+                );
+                falls_through
+            });
+            function.undecodable = function.undecodable.or(undecodable);
+            if falls_through {
+                paths.push(end);
+            }
+        }
+        function.extents = merge(&instructions);
+        function.finish();
+        function
+    }
+
+    /// Whether another function is known to start there.
+    fn is_start(&self, at: Vaddr) -> bool {
+        self.done.contains_key(&at) || self.work.contains(&at)
+    }
+}
+
+/// Addresses that functions jump to or call.
+fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl Iterator<Item = Vaddr> {
+    let goes = |kind| !matches!(kind, ReferenceKind::Address | ReferenceKind::Load(_) | ReferenceKind::CallThrough);
+    functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
+}
+
+/// Addresses that a function takes.
+fn addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
+    function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
+}
+
+/// Joins instructions that touch into ranges.
+fn merge(instructions: &BTreeMap<u64, u64>) -> Vec<(Vaddr, Vaddr)> {
+    let mut ranges: Vec<(Vaddr, Vaddr)> = Vec::new();
+    for (&start, &end) in instructions {
+        match ranges.last_mut() {
+            Some((_, last)) if last.0 >= start => last.0 = last.0.max(end),
+            _ => ranges.push((Vaddr(start), Vaddr(end))),
+        }
+    }
+    ranges
+}

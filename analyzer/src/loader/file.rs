@@ -1,0 +1,193 @@
+//! One loaded file: its bytes, and what the search for its libraries needs of it.
+//!
+//! Input: a [`Place`]. Output: [`LoadedFile`], whose outline is valid. What identifies the file (SHA-256, build-id) is
+//! computed when it is first asked for, since hashing costs more than all other reading.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::LoadError;
+use super::root::{Place, Root};
+use crate::elf::Outline;
+use crate::mapping::Mapping;
+use crate::policy::FileIdentity;
+
+/// Index of a file in its [`super::LoadedSet`]; stays valid when more are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileIndex(pub usize);
+
+/// A file that the program is made of.
+#[derive(Debug)]
+pub struct LoadedFile {
+    pub(super) place: Place,
+    pub(super) host_path: PathBuf,
+    pub(super) id: FileId,
+    pub(super) data: Mapping,
+    pub(super) needs: Needs,
+    pub(super) is_interpreter: bool,
+    pub(super) loaded_by: Option<FileIndex>,
+    pub(super) alternative_of: Option<FileIndex>,
+    pub(super) dependencies: Vec<FileIndex>,
+    pub(super) filtees: Vec<FileIndex>,
+    identity: OnceLock<FileIdentity>,
+}
+
+/// Device and inode: the same file under two names is loaded once, as by ld.so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Copied out of the dynamic section, so that no borrow of the bytes stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Needs {
+    pub(super) interpreter: Option<PathBuf>,
+    pub(super) needed: Vec<Vec<u8>>,
+    pub(super) filters: Vec<Vec<u8>>,
+    pub(super) soname: Option<Vec<u8>>,
+    pub(super) rpath: Option<Vec<u8>>,
+    pub(super) runpath: Option<Vec<u8>>,
+    pub(super) flags_1: u64,
+}
+
+impl LoadedFile {
+    /// Opens and checks the file at `place`.
+    pub(super) fn open(root: &Root, place: Place) -> Result<Self, LoadError> {
+        let unreadable = |source| LoadError::Read { path: place.path.clone(), source };
+        let host_path = root.host_path(&place).map_err(unreadable)?;
+        let unreadable = |source| LoadError::Read { path: host_path.clone(), source };
+        // Opening a pipe would wait for its writer.
+        let kind = std::fs::metadata(&host_path).map_err(unreadable)?;
+        if !kind.is_file() {
+            let kind = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
+            return Err(LoadError::NotRegular { path: host_path, kind });
+        }
+        let file = File::open(&host_path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.len() == 0 {
+            return Err(LoadError::Empty { path: host_path });
+        }
+        let data = Mapping::new(&file).map_err(unreadable)?;
+        let needs = Needs::read(&data, &host_path)?;
+        Ok(Self {
+            place,
+            host_path,
+            id: FileId { device: metadata.dev(), inode: metadata.ino() },
+            data,
+            needs,
+            is_interpreter: false,
+            loaded_by: None,
+            alternative_of: None,
+            dependencies: Vec::new(),
+            filtees: Vec::new(),
+            identity: OnceLock::new(),
+        })
+    }
+
+    /// Its path, without the root's prefix.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Its path on this machine.
+    #[must_use]
+    pub fn host_path(&self) -> &Path {
+        &self.host_path
+    }
+
+    /// Its bytes; a clone keeps them mapped.
+    #[must_use]
+    pub const fn data(&self) -> &Mapping {
+        &self.data
+    }
+
+    /// `DT_SONAME`.
+    #[must_use]
+    pub fn soname(&self) -> Option<&[u8]> {
+        self.needs.soname.as_deref()
+    }
+
+    /// Whether it is the program's `PT_INTERP`. With musl this is the C library too.
+    #[must_use]
+    pub const fn is_interpreter(&self) -> bool {
+        self.is_interpreter
+    }
+
+    /// The first file that asked for it; `None` for the program and its interpreter.
+    #[must_use]
+    pub const fn loaded_by(&self) -> Option<FileIndex> {
+        self.loaded_by
+    }
+
+    /// The file that this one replaces on processors with more features (`glibc-hwcaps`): one of the two is loaded, and
+    /// which one is not known before the program runs, so that whatever binds to the one may bind to the other.
+    #[must_use]
+    pub const fn alternative_of(&self) -> Option<FileIndex> {
+        self.alternative_of
+    }
+
+    /// Its `DT_NEEDED`, in order, as loaded.
+    #[must_use]
+    pub fn dependencies(&self) -> &[FileIndex] {
+        &self.dependencies
+    }
+
+    /// What a policy records of it. Computed once; see [`super::LoadedSet::identities`] for all files at a time.
+    pub fn identity(&self) -> &FileIdentity {
+        self.identity.get_or_init(|| {
+            let build_id = Outline::parse(&self.data).ok().and_then(|outline| outline.build_id().map(hexadecimal));
+            let sha256 = hexadecimal(&Sha256::digest(&*self.data));
+            FileIdentity { path: self.place.path.clone(), build_id, sha256 }
+        })
+    }
+}
+
+impl Needs {
+    fn read(data: &[u8], path: &Path) -> Result<Self, LoadError> {
+        if let Some(line) = data.strip_prefix(b"#!") {
+            let end = line.iter().take(255).position(|byte| *byte == b'\n').unwrap_or(line.len().min(255));
+            let interpreter = String::from_utf8_lossy(line.get(..end).unwrap_or_default()).trim().to_owned();
+            return Err(LoadError::Script { path: path.to_path_buf(), interpreter });
+        }
+        let outline = Outline::parse(data).map_err(|source| LoadError::Image { path: path.to_path_buf(), source })?;
+        let interpreter = outline.interpreter().map(Path::to_path_buf);
+        let Some(dynamic) = outline.dynamic() else { return Ok(Self { interpreter, ..Self::default() }) };
+        Ok(Self {
+            interpreter,
+            needed: dynamic.needed.iter().map(|name| name.to_vec()).collect(),
+            filters: dynamic.filters.iter().map(|name| name.to_vec()).collect(),
+            soname: dynamic.soname.map(<[u8]>::to_vec),
+            rpath: dynamic.rpath.map(<[u8]>::to_vec),
+            runpath: dynamic.runpath.map(<[u8]>::to_vec),
+            flags_1: dynamic.flags_1,
+        })
+    }
+}
+
+/// Whether an error means that ld.so would go on searching: nothing is there.
+pub(super) fn is_absent(error: &LoadError) -> bool {
+    match error {
+        LoadError::Read { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        }
+        LoadError::NotRegular { .. } => true,
+        _ => false,
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! Where a library is looked for.
+//!
+//! Input: a name, and the chain of files that asked for it. Output: folders in order, each with those of its
+//! subfolders that hold variants for newer processors. Spec: ld.so(8) "Dynamic string tokens", "Hardware capabilities";
+//! glibc `elf/dl-load.c` (`_dl_map_object`); musl `ldso/dynlink.c` (`load_library`).
+//!
+//! May miss: `LD_LIBRARY_PATH` and relative search paths, which depend on how and where the program is started; the
+//! latter are reported ([`Search::relative_paths`]).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+use super::configuration;
+use super::error::LoadError;
+use super::file::{FileIndex, LoadedFile};
+use super::root::{Place, Root};
+
+/// Subfolders that glibc prefers on processors that have the features: `glibc-hwcaps` since 2.33, the others (and
+/// their combinations with `tls`) up to 2.36.
+const VARIANT_FOLDERS: [&str; 9] = [
+    "glibc-hwcaps/x86-64-v4",
+    "glibc-hwcaps/x86-64-v3",
+    "glibc-hwcaps/x86-64-v2",
+    "tls/haswell",
+    "tls/x86_64",
+    "tls",
+    "haswell/avx512_1",
+    "haswell",
+    "x86_64",
+];
+
+/// `DF_1_NODEFLIB`: the configured and built-in folders are not searched for this file's libraries.
+const NO_DEFAULT_FOLDERS: u64 = object::elf::DF_1_NODEFLIB.0;
+
+/// Whose rules apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoaderKind {
+    /// glibc's ld.so.
+    Glibc,
+    /// musl's, which is its C library too.
+    Musl,
+}
+
+/// The search paths of a system.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) kind: LoaderKind,
+    system_folders: Vec<PathBuf>,
+    /// Which variant folders exist, by folder: asking the system once per folder instead of once per library.
+    variants: FxHashMap<Place, Vec<Place>>,
+    /// Search paths that depend on the working directory, by file.
+    relative: Vec<(FileIndex, PathBuf)>,
+}
+
+impl Search {
+    pub(super) fn new(kind: LoaderKind, root: &Root) -> Result<Self, LoadError> {
+        let system_folders = match kind {
+            LoaderKind::Glibc => configuration::glibc_folders(root)?,
+            LoaderKind::Musl => configuration::musl_folders(root)?,
+        };
+        Ok(Self { kind, system_folders, variants: FxHashMap::default(), relative: Vec::new() })
+    }
+
+    /// Search paths that were not followed, since they depend on the working directory of the process.
+    pub(super) fn relative_paths(&self) -> &[(FileIndex, PathBuf)] {
+        &self.relative
+    }
+
+    /// The folders to search for a library that the last file of `files[requester]`'s chain asks for, in order.
+    pub(super) fn folders(&mut self, files: &[LoadedFile], requester: FileIndex) -> Vec<Place> {
+        let mut folders = Vec::new();
+        let chain = chain(files, requester);
+        let own = chain.first();
+        let uses_defaults = own.is_none_or(|(_, file)| file.needs.flags_1 & NO_DEFAULT_FOLDERS == 0);
+        match self.kind {
+            LoaderKind::Glibc => {
+                // DT_RPATH counts for the libraries' libraries too, but not for a file that has DT_RUNPATH.
+                if own.is_none_or(|(_, file)| file.needs.runpath.is_none()) {
+                    for (index, file) in chain.iter().filter(|(_, file)| file.needs.runpath.is_none()) {
+                        self.add_paths(*index, file, file.needs.rpath.as_deref(), &mut folders);
+                    }
+                }
+                if let Some((index, file)) = own {
+                    self.add_paths(*index, file, file.needs.runpath.as_deref(), &mut folders);
+                }
+            }
+            LoaderKind::Musl => {
+                // musl takes both for the same, and inherits both.
+                for (index, file) in &chain {
+                    let paths = file.needs.runpath.as_deref().or(file.needs.rpath.as_deref());
+                    self.add_paths(*index, file, paths, &mut folders);
+                }
+            }
+        }
+        if uses_defaults {
+            folders.extend(self.system_folders.iter().map(Place::in_root));
+        }
+        let mut unique: Vec<Place> = Vec::with_capacity(folders.len());
+        for folder in folders {
+            if !unique.contains(&folder) {
+                unique.push(folder);
+            }
+        }
+        unique
+    }
+
+    /// The variant folders of `folder` that exist.
+    pub(super) fn variants(&mut self, root: &Root, folder: &Place) -> &[Place] {
+        if self.kind == LoaderKind::Musl {
+            return &[];
+        }
+        self.variants.entry(folder.clone()).or_insert_with(|| {
+            let is_folder = |place: &Place| root.host_path(place).is_ok_and(|path| path.is_dir());
+            VARIANT_FOLDERS.iter().map(|name| folder.join(name)).filter(is_folder).collect()
+        })
+    }
+
+    /// Adds the elements of a `DT_RPATH` or `DT_RUNPATH` of `file`.
+    fn add_paths(&mut self, index: FileIndex, file: &LoadedFile, paths: Option<&[u8]>, folders: &mut Vec<Place>) {
+        let Some(paths) = paths else { return };
+        for element in paths.split(|byte| *byte == b':') {
+            for place in expand(file, element) {
+                if place.path.is_absolute() {
+                    folders.push(place);
+                } else if !self.relative.iter().any(|(known, path)| (*known, path) == (index, &place.path)) {
+                    self.relative.push((index, place.path));
+                }
+            }
+        }
+    }
+}
+
+/// The requester, who loaded it, and so on up to the program. The program's paths count in any case, also where it
+/// did not load the chain's last file itself (the interpreter).
+fn chain(files: &[LoadedFile], requester: FileIndex) -> Vec<(FileIndex, &LoadedFile)> {
+    let mut chain: Vec<(FileIndex, &LoadedFile)> = Vec::new();
+    let mut next = Some(requester);
+    while let Some(index) = next {
+        // Who loaded a file was loaded before it, so that indices descend; the program has index 0.
+        let Some(file) = files.get(index.0) else { break };
+        chain.push((index, file));
+        next = file.loaded_by.filter(|above| *above < index);
+    }
+    if let Some(program) = files.first()
+        && !chain.iter().any(|(index, _)| *index == FileIndex(0))
+    {
+        chain.push((FileIndex(0), program));
+    }
+    chain
+}
+
+/// The values of the dynamic string tokens; where the system decides, the likelier first.
+const LIB: [&str; 2] = ["lib/x86_64-linux-gnu", "lib64"];
+const PLATFORM: [&str; 3] = ["x86_64", "haswell", "xeon_phi"];
+
+/// A path of `file` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced: one place for each combination of values.
+pub(super) fn expand(file: &LoadedFile, path: &[u8]) -> Vec<Place> {
+    let origin = file.place.path.parent().unwrap_or(Path::new("/")).as_os_str().as_bytes();
+    let mut expanded = vec![Vec::new()];
+    // Only what counts from the file itself may lie outside the root.
+    let mut is_from_origin = false;
+    let mut rest = path;
+    while let Some((first, behind)) = rest.split_first() {
+        let token = if *first == b'$' { token(behind) } else { None };
+        let (values, length): (Vec<&[u8]>, usize) = match token {
+            Some((b"ORIGIN", length)) => {
+                is_from_origin = true;
+                (vec![origin], length)
+            }
+            Some((b"LIB", length)) => (LIB.map(str::as_bytes).to_vec(), length),
+            Some((b"PLATFORM", length)) => (PLATFORM.map(str::as_bytes).to_vec(), length),
+            _ => (vec![std::slice::from_ref(first)], 0),
+        };
+        let with = |value: &[u8]| expanded.iter().map(|prefix| [prefix, value].concat()).collect::<Vec<_>>();
+        let next = values.iter().flat_map(|value| with(value)).collect();
+        expanded = next;
+        rest = behind.get(length..).unwrap_or_default();
+    }
+    let place = |bytes: Vec<u8>| Place {
+        path: PathBuf::from(OsStr::from_bytes(&bytes)),
+        in_root: !is_from_origin || file.place.in_root,
+    };
+    expanded.into_iter().map(place).collect()
+}
+
+/// The token at the start of what follows a `$`: its name, and how many bytes it takes.
+fn token(rest: &[u8]) -> Option<(&[u8], usize)> {
+    if let Some(inner) = rest.strip_prefix(b"{") {
+        let end = inner.iter().position(|byte| *byte == b'}')?;
+        return Some((inner.get(..end)?, end.checked_add(2)?));
+    }
+    let end = rest.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_')).unwrap_or(rest.len());
+    Some((rest.get(..end)?, end))
+}

@@ -1,0 +1,46 @@
+//! Input files in memory, without copying them.
+//!
+//! Input: an open file. Output: [`Mapping`], its bytes. This is the one module of the crate with unsafe code.
+//!
+//! # Safety
+//!
+//! A mapping shows the file, not a copy. If another process writes to the file meanwhile, the bytes change under a
+//! `&[u8]`; if it makes the file shorter, touching the lost part raises `SIGBUS`. Libraries in use are replaced by
+//! renaming (dpkg, rpm, install(1)), which leaves a mapping as it is, and ld.so rests on the same. Every consumer checks
+//! bounds against the length that was mapped and re-reads no value that it has checked, so that a file which is
+//! changed in place can give a wrong analysis and end the process, but no access outside the mapping.
+
+#![allow(unsafe_code, reason = "mapping a file is unsafe; the module's documentation says on what it rests")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+/// The bytes of a file. Clones share one mapping.
+#[derive(Clone, Debug)]
+pub struct Mapping(Arc<Mmap>);
+
+impl Mapping {
+    /// Maps the whole file, read-only.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap(2)` says.
+    pub fn new(file: &File) -> io::Result<Self> {
+        // SAFETY: the mapping is private and read-only, and stays valid as long as the `Arc` lives. That nobody changes
+        // the file in place is the assumption that the module's documentation states.
+        let map = unsafe { Mmap::map(file) }?;
+        Ok(Self(Arc::new(map)))
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}

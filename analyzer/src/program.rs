@@ -1,0 +1,167 @@
+//! The modules of one process and how their symbols bind.
+//!
+//! Input: images with their summaries, in the loader's scope order. Output: [`Program`], which tells for every symbol
+//! reference what it can mean. Binding follows ld.so (glibc: `elf/dl-lookup.c`): scope order, then version; weak
+//! definitions count like others; a reference with a version matches a definition of that version or one without
+//! versions, one without a version matches all.
+//!
+//! Over-approximates: a library that `dlopen` brings sees every other such library. May miss: `LD_PRELOAD`,
+//! `LD_LIBRARY_PATH`, audit modules: they are the user's own change of the program.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::address::Vaddr;
+use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
+use crate::summary::ModuleSummary;
+
+/// Index of a module in its [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleId(pub u32);
+
+/// How a module comes into the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleRole {
+    /// The executable.
+    Main,
+    /// A library that is there from the start.
+    Needed,
+    /// The program interpreter.
+    Interpreter,
+    /// A library that `dlopen` or the C library itself loads later.
+    LoadedLater,
+}
+
+/// One file of the process.
+#[derive(Debug)]
+pub struct Module<'data> {
+    /// Path without the root prefix.
+    pub path: PathBuf,
+    /// Its role.
+    pub role: ModuleRole,
+    /// The file.
+    pub image: Image<'data>,
+    /// What it says.
+    pub summary: Arc<ModuleSummary>,
+}
+
+/// What a symbol can mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Where it is defined.
+    pub module: ModuleId,
+    /// At which address of that module.
+    pub address: Vaddr,
+    /// What it is there.
+    pub kind: SymbolKind,
+}
+
+/// All modules of a process.
+#[derive(Debug)]
+pub struct Program<'data> {
+    modules: Vec<Module<'data>>,
+    exports: FxHashMap<&'data [u8], Vec<(ModuleId, u32)>>,
+}
+
+impl<'data> Program<'data> {
+    /// Links `modules`, which stand in the order in which ld.so searches them.
+    #[must_use]
+    pub fn new(modules: Vec<Module<'data>>) -> Self {
+        let mut exports: FxHashMap<&'data [u8], Vec<(ModuleId, u32)>> = FxHashMap::default();
+        for (module, id) in modules.iter().zip((0_u32..).map(ModuleId)) {
+            for (symbol, index) in module.image.symbols().iter().zip(0_u32..) {
+                if symbol.is_exported() {
+                    exports.entry(symbol.name).or_default().push((id, index));
+                }
+            }
+        }
+        Self { modules, exports }
+    }
+
+    /// The modules with their ids, in scope order.
+    pub fn modules(&self) -> impl Iterator<Item = (ModuleId, &Module<'data>)> {
+        (0_u32..).map(ModuleId).zip(&self.modules)
+    }
+
+    /// One module; `None` for an id of another program.
+    #[must_use]
+    pub fn module(&self, id: ModuleId) -> Option<&Module<'data>> {
+        usize::try_from(id.0).ok().and_then(|index| self.modules.get(index))
+    }
+
+    /// What symbol number `index` of a module binds to.
+    #[must_use]
+    pub fn bind(&self, from: ModuleId, index: u32) -> Vec<Definition> {
+        let Some((module, symbol)) = self.symbol(from, index) else { return Vec::new() };
+        let is_private = symbol.binding == SymbolBinding::Local || symbol.visibility != SymbolVisibility::Default;
+        if symbol.is_defined && is_private {
+            return definition(from, symbol).into_iter().collect();
+        }
+        let found = self.lookup(symbol, |_| true, module.role);
+        match (found.is_empty(), symbol.is_defined) {
+            (true, true) => definition(from, symbol).into_iter().collect(),
+            _ => found,
+        }
+    }
+
+    /// What a copy relocation against symbol `index` of a module copies.
+    #[must_use]
+    pub fn bind_copy(&self, from: ModuleId, index: u32) -> Vec<Definition> {
+        let Some((module, symbol)) = self.symbol(from, index) else { return Vec::new() };
+        self.lookup(symbol, |candidate| candidate != from, module.role)
+    }
+
+    /// Every definition of `name`, whatever its version, in modules that `in_scope` picks.
+    #[must_use]
+    pub fn exported(&self, name: &[u8], in_scope: impl Fn(&Module<'data>) -> bool) -> Vec<Definition> {
+        let found = self.exports.get(name).map_or(&[][..], Vec::as_slice);
+        found
+            .iter()
+            .filter(|(id, _)| self.module(*id).is_some_and(&in_scope))
+            .filter_map(|&(id, index)| definition(id, self.symbol(id, index)?.1))
+            .collect()
+    }
+
+    fn symbol(&self, id: ModuleId, index: u32) -> Option<(&Module<'data>, &Symbol<'data>)> {
+        let module = self.module(id)?;
+        Some((module, module.image.symbols().get(usize::try_from(index).ok()?)?))
+    }
+
+    /// The first module in scope order that has a match, with all its matches; libraries that are loaded later come
+    /// last, and there every match of every one counts.
+    fn lookup(&self, wanted: &Symbol<'_>, may_be: impl Fn(ModuleId) -> bool, from: ModuleRole) -> Vec<Definition> {
+        let candidates = self.exports.get(wanted.name).map_or(&[][..], Vec::as_slice);
+        let mut found: Vec<Definition> = Vec::new();
+        for &(id, index) in candidates.iter().filter(|(id, _)| may_be(*id)) {
+            let Some((module, symbol)) = self.symbol(id, index) else { continue };
+            let is_later = module.role == ModuleRole::LoadedLater;
+            if found.first().is_some_and(|first| first.module != id && (!is_later || self.is_at_start(first.module))) {
+                break;
+            }
+            if version_matches(wanted, symbol) && (!is_later || from == ModuleRole::LoadedLater) {
+                found.extend(definition(id, symbol));
+            }
+        }
+        found
+    }
+
+    /// Whether a module is there from the start.
+    fn is_at_start(&self, id: ModuleId) -> bool {
+        self.module(id).is_some_and(|module| module.role != ModuleRole::LoadedLater)
+    }
+}
+
+fn definition(module: ModuleId, symbol: &Symbol<'_>) -> Option<Definition> {
+    // The value of a thread-local symbol is an offset, not an address.
+    (symbol.kind != SymbolKind::Tls).then_some(Definition { module, address: symbol.value, kind: symbol.kind })
+}
+
+/// Whether ld.so would take `definition` for `reference`, by version.
+fn version_matches(reference: &Symbol<'_>, definition: &Symbol<'_>) -> bool {
+    match (&reference.version, &definition.version) {
+        (_, None) | (None, _) => true,
+        (Some(wanted), Some(version)) => wanted.name == version.name,
+    }
+}

@@ -1,0 +1,101 @@
+//! Everything that linking needs to know about one file, wherever it is loaded and with whom.
+//!
+//! Input: an [`Image`]. Output: [`ModuleSummary`]: functions with their references, data objects with their pointers, and
+//! system-call sites with the values of the number and of all six arguments. Nothing here depends on another file, so a
+//! summary can be made once for a library and used for every program that loads it.
+
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::address::Vaddr;
+use crate::arguments::control_flow;
+use crate::data::{Data, PointerTarget};
+use crate::dataflow;
+use crate::elf::Image;
+use crate::functions::{FunctionId, Functions};
+use crate::instruction::{ReferenceKind, Role, role};
+use crate::registers::{SYSCALL_ARGUMENTS, State};
+use crate::value::Value;
+
+/// An instruction that enters the kernel.
+#[derive(Clone, Debug)]
+pub struct SyscallSite {
+    /// The instruction.
+    pub at: Vaddr,
+    /// What `rax` can hold; the kernel looks at the low 32 bits.
+    pub number: Value,
+    /// What the six argument registers can hold.
+    pub arguments: [Value; 6],
+}
+
+/// One file, ready to be linked.
+#[derive(Debug)]
+pub struct ModuleSummary {
+    functions: Functions,
+    data: Data,
+    sites: FxHashMap<FunctionId, Vec<SyscallSite>>,
+    interior: Vec<Vaddr>,
+}
+
+impl ModuleSummary {
+    /// Analyses one file.
+    #[must_use]
+    pub fn new(image: &Image<'_>) -> Self {
+        let pointers = Data::pointers_of(image);
+        let targets: Vec<Vaddr> = pointers
+            .iter()
+            .filter_map(|p| match p.target {
+                PointerTarget::Local(at) | PointerTarget::Resolver(at) => Some(at),
+                _ => None,
+            })
+            .collect();
+        let functions = Functions::discover(image, &targets);
+        let taken = functions.all().iter().flat_map(|f| &f.references).filter(|r| r.kind == ReferenceKind::Address);
+        let data = Data::new(image, pointers, taken.map(|r| r.target));
+        let mut interior: Vec<Vaddr> =
+            targets.into_iter().filter(|&at| image.is_code(at) && !functions.starts_at(at)).collect();
+        interior.sort_unstable();
+        let sites = (0_u32..).map(FunctionId).zip(functions.all()).collect::<Vec<_>>();
+        let sites = sites.into_par_iter().filter(|(_, f)| !f.syscalls.is_empty()).map(|(id, function)| {
+            let (instructions, cfg) = control_flow(image, function, &interior);
+            let mut found = Vec::new();
+            let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
+            dataflow::observe(image, &instructions, &cfg, wanted, |_, at, state| found.push(site(at, state)));
+            (id, found)
+        });
+        let sites = sites.collect();
+        Self { functions, data, sites, interior }
+    }
+
+    /// The functions of the file.
+    #[must_use]
+    pub const fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// The pointers and objects of the file.
+    #[must_use]
+    pub const fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The system-call sites of a function.
+    #[must_use]
+    pub fn sites(&self, id: FunctionId) -> &[SyscallSite] {
+        self.sites.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
+    #[must_use]
+    pub fn interior_pointers(&self) -> &[Vaddr] {
+        &self.interior
+    }
+}
+
+fn site(at: Vaddr, state: &State) -> SyscallSite {
+    SyscallSite {
+        at,
+        number: state.register(iced_x86::Register::RAX),
+        arguments: SYSCALL_ARGUMENTS.map(|register| state.register(register)),
+    }
+}
