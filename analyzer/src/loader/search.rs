@@ -152,46 +152,62 @@ fn chain(files: &[LoadedFile], requester: FileIndex) -> Vec<(FileIndex, &LoadedF
     chain
 }
 
-/// The values of the dynamic string tokens; where the system decides, the likelier first.
+/// Values of `$LIB` (Debian, Fedora) and `$PLATFORM` (the kernel's, and those of glibc up to 2.36): which one holds, the
+/// system decides.
 const LIB: [&str; 2] = ["lib/x86_64-linux-gnu", "lib64"];
 const PLATFORM: [&str; 3] = ["x86_64", "haswell", "xeon_phi"];
 
-/// A path of `file` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced: one place for each combination of values.
+/// A path of `file` with `$ORIGIN`, `$LIB` and `$PLATFORM` replaced: one place for each system that there may be.
 pub(super) fn expand(file: &LoadedFile, path: &[u8]) -> Vec<Place> {
     let origin = file.place.path.parent().unwrap_or(Path::new("/")).as_os_str().as_bytes();
-    let mut expanded = vec![Vec::new()];
-    // Only what counts from the file itself may lie outside the root.
+    let mut places: Vec<Place> = Vec::new();
+    for lib in LIB {
+        for platform in PLATFORM {
+            let (bytes, is_from_origin) = replace(path, origin, lib.as_bytes(), platform.as_bytes());
+            // Only what counts from the file itself may lie outside the root.
+            let place = Place {
+                path: PathBuf::from(OsStr::from_bytes(&bytes)),
+                in_root: !is_from_origin || file.place.in_root,
+            };
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    places
+}
+
+/// `path` with its tokens replaced, and whether `$ORIGIN` was one of them.
+fn replace(path: &[u8], origin: &[u8], lib: &[u8], platform: &[u8]) -> (Vec<u8>, bool) {
+    let mut replaced = Vec::with_capacity(path.len());
     let mut is_from_origin = false;
     let mut rest = path;
     while let Some((first, behind)) = rest.split_first() {
-        let token = if *first == b'$' { token(behind) } else { None };
-        let (values, length): (Vec<&[u8]>, usize) = match token {
+        let (value, length) = match token(rest) {
             Some((b"ORIGIN", length)) => {
                 is_from_origin = true;
-                (vec![origin], length)
+                (origin, length)
             }
-            Some((b"LIB", length)) => (LIB.map(str::as_bytes).to_vec(), length),
-            Some((b"PLATFORM", length)) => (PLATFORM.map(str::as_bytes).to_vec(), length),
-            _ => (vec![std::slice::from_ref(first)], 0),
+            Some((b"LIB", length)) => (lib, length),
+            Some((b"PLATFORM", length)) => (platform, length),
+            // Any other dollar is one, as for ld.so.
+            _ => (std::slice::from_ref(first), 0),
         };
-        let with = |value: &[u8]| expanded.iter().map(|prefix| [prefix, value].concat()).collect::<Vec<_>>();
-        let next = values.iter().flat_map(|value| with(value)).collect();
-        expanded = next;
+        replaced.extend_from_slice(value);
         rest = behind.get(length..).unwrap_or_default();
     }
-    let place = |bytes: Vec<u8>| Place {
-        path: PathBuf::from(OsStr::from_bytes(&bytes)),
-        in_root: !is_from_origin || file.place.in_root,
-    };
-    expanded.into_iter().map(place).collect()
+    (replaced, is_from_origin)
 }
 
-/// The token at the start of what follows a `$`: its name, and how many bytes it takes.
-fn token(rest: &[u8]) -> Option<(&[u8], usize)> {
+/// The token that `text` starts with: its name, and how many bytes it takes behind the `$`.
+fn token(text: &[u8]) -> Option<(&[u8], usize)> {
+    let rest = text.strip_prefix(b"$")?;
     if let Some(inner) = rest.strip_prefix(b"{") {
-        let end = inner.iter().position(|byte| *byte == b'}')?;
+        // The longest name has 8 bytes; looking further would only cost time.
+        let end = inner.iter().take(9).position(|byte| *byte == b'}')?;
         return Some((inner.get(..end)?, end.checked_add(2)?));
     }
-    let end = rest.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_')).unwrap_or(rest.len());
+    let end = rest.iter().take(9).position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
+    let end = end.unwrap_or(rest.len().min(9));
     Some((rest.get(..end)?, end))
 }

@@ -1,0 +1,27 @@
+//! Why an analysis could not be made.
+//!
+//! One enum for the whole crate; each stage has its own error, which stands in here as the source or, where it says all
+//! by itself, in place.
+
+use std::path::PathBuf;
+
+use crate::elf::ImageError;
+use crate::loader::LoadError;
+
+/// A refused analysis.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program or one of its libraries could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A file whose outline is valid breaks a rule of the format in its symbols or relocations.
+    #[error("{} cannot be analysed", path.display())]
+    Image {
+        /// The file, without the root's prefix.
+        path: PathBuf,
+        /// Which rule.
+        #[source]
+        source: ImageError,
+    },
+}

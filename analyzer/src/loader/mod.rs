@@ -1,0 +1,46 @@
+//! Finds and opens the files that a program is made of.
+//!
+//! Input: the path of a program and [`LoadOptions`]. Output: [`LoadedSet`]. This is the one stage that reads files; it
+//! looks for libraries where the program's own loader would, below an optional root, and reads of them no more than
+//! that search needs ([`crate::elf::Outline`]). Spec: ld.so(8), ldconfig(8).
+
+mod configuration;
+mod error;
+mod file;
+mod root;
+mod search;
+mod set;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use error::LoadError;
+pub use file::{FileIndex, LoadedFile};
+pub use search::LoaderKind;
+pub use set::LoadedSet;
+
+/// Where to find the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The root of the program's system: what its absolute paths, and absolute symbolic links, count from.
+    pub root: PathBuf,
+    /// Files of this machine that stand in for libraries with their `DT_SONAME` or their file name, before any search.
+    pub libraries: Vec<PathBuf>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { root: PathBuf::from("/"), libraries: Vec::new() }
+    }
+}
+
+/// Loads `program` (a path of this machine), its interpreter, and the closure of its `DT_NEEDED`.
+///
+/// # Errors
+///
+/// A file that cannot be read or analysed, or a library that is not found.
+pub fn load_closure(program: &Path, options: &LoadOptions) -> Result<LoadedSet, LoadError> {
+    LoadedSet::load(program, options)
+}
