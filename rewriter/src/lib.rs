@@ -1,1 +1,189 @@
-//! Policy to filter to payload to layout to a patched file that has been verified.
+//! Puts a seccomp filter, and the stub that installs it, into an x86-64 Linux executable.
+//!
+//! The pipeline, each stage a function from shared references to a new type: [`Policy`] → [`bpf::Specification`] →
+//! [`bpf::Filter`] → payload → [`Layout`] → patches → bytes → verified. [`rewrite`] is all of it, [`unpatch`] the way
+//! back, [`inspect`] what a patched file says about itself. Nothing here reads or writes files.
+
+pub mod bpf;
+mod dynamic;
+mod elf;
+mod error;
+mod executable;
+mod layout;
+mod patch;
+mod payload;
+mod record;
+mod stub_image;
+mod table;
+mod verify;
+
+use std::collections::BTreeSet;
+
+use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::syscall::SyscallNr;
+
+use bpf::{Action, CompileError, Filter, Program, Specification};
+pub use elf::{Section, Segment};
+pub use error::Error;
+use executable::{Executable, length_of};
+pub use layout::{Layout, SECTION_NAMES, SectionLayout};
+use payload::Parts;
+pub use record::{DigestKind, RecordedFile};
+pub use table::TablePlacement;
+use table::TablePlan;
+
+/// What a caller decides about a filter beyond the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FilterOptions {
+    /// What happens to a known call that the policy does not allow.
+    pub action: Action,
+}
+
+impl FilterOptions {
+    /// Options with this action.
+    #[must_use]
+    pub fn with_action(action: Action) -> Self {
+        Self { action }
+    }
+}
+
+/// A patched file and how it was made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Rewritten {
+    /// The new file.
+    pub bytes: Vec<u8>,
+    /// The filter in it.
+    pub filter: Filter,
+    /// Where everything went.
+    pub layout: Layout,
+}
+
+/// Puts the filter of a policy into an executable.
+///
+/// # Errors
+///
+/// A refusal, if the file is not one that can be patched; nothing is returned that was not verified.
+pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result<Rewritten, Error> {
+    let executable = Executable::parse(bytes)?;
+    let filter = compile(policy, options)?;
+    let plan = TablePlan::choose(&executable);
+    let undo = patch::overwritten(&executable, &plan);
+    let note = record::encode(policy, filter.specification(), bytes, &undo)?;
+    let code = filter.program().encode();
+    let lengths = (length_of(stub_image::image()?), length_of(&code), length_of(&note));
+    let parts = Parts::new(lengths.0, lengths.1, lengths.2).ok_or(Error::Record { what: "too long" })?;
+    let layout = Layout::new(&executable, &plan, &parts)?;
+    let payload = payload::encode(layout.stub_address, executable.entry(), &code, &note)?;
+    let patches = patch::patches(&executable, &layout)?;
+    let bytes = patch::apply(&executable, &layout, &patches, &payload)?;
+    verify::verify(executable.bytes, &bytes, &layout, filter.specification())?;
+    Ok(Rewritten { bytes, filter, layout })
+}
+
+/// The filter of a policy, as [`rewrite`] would put it into a file.
+///
+/// # Errors
+///
+/// A number that no call can have, or a failure of the compiler.
+pub fn compile(policy: &Policy, options: &FilterOptions) -> Result<Filter, Error> {
+    let allowed: BTreeSet<SyscallNr> = policy.allowed.keys().copied().collect();
+    let highest = allowed.last().copied().unwrap_or(SyscallNr(0));
+    let specification =
+        Specification::new(allowed, options.action).ok_or(Error::PolicyNumber { number: highest })?;
+    Ok(Filter::compile(specification)?)
+}
+
+/// Whether a file has been patched.
+///
+/// # Errors
+///
+/// If it is not an executable.
+pub fn is_patched(bytes: &[u8]) -> Result<bool, Error> {
+    Ok(payload::find(&Executable::parse_headers(bytes)?).is_some())
+}
+
+/// Refuses what [`rewrite`] would refuse for the file's own sake, before any analysis.
+///
+/// # Errors
+///
+/// The reason.
+pub fn check(bytes: &[u8]) -> Result<(), Error> {
+    Executable::parse(bytes).map(|_| ())
+}
+
+/// Gives back the file that was patched, byte for byte.
+///
+/// # Errors
+///
+/// If the file is not a patched one, or has been changed since, so that this is not possible.
+pub fn unpatch(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let executable = Executable::parse_headers(bytes)?;
+    let record = record::decode(payload::find(&executable).ok_or(Error::NotPatched)?.note)?;
+    let old = elf::slice(bytes, 0, record.old_length).ok_or(Error::Changed)?;
+    let mut old = old.to_vec();
+    let pieces = record.undo.iter().map(|(offset, piece)| (*offset, piece.as_slice()));
+    patch::overwrite(&mut old, pieces).map_err(|_| Error::Changed)?;
+    if record::sha256(&old) == record.old_sha256 { Ok(old) } else { Err(Error::Changed) }
+}
+
+/// What a patched file holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Name and version of the tool that patched it.
+    pub tool: String,
+    /// The filter: what it allows, its action, its program.
+    pub filter: Filter,
+    /// The program, then the libraries in load order.
+    pub files: Vec<RecordedFile>,
+    /// What the analysis assumed.
+    pub assumptions: Vec<String>,
+    /// How many more assumptions there were than are recorded.
+    pub more_assumptions: usize,
+    /// How many unresolved sites were let pass.
+    pub unresolved: usize,
+    /// Address of the stub.
+    pub stub_address: u64,
+    /// The program's own entry point.
+    pub entry: u64,
+    /// Length of the file before it was patched.
+    pub old_length: u64,
+    /// SHA-256 of the file before it was patched.
+    pub old_sha256: [u8; 32],
+}
+
+/// Reads what a patched file holds.
+///
+/// # Errors
+///
+/// If the file is not a patched one, or its filter does not decide as its record says.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
+    let executable = Executable::parse_headers(bytes)?;
+    let found = payload::find(&executable).ok_or(Error::NotPatched)?;
+    let record = record::decode(found.note)?;
+    let program = Program::decode(found.filter).map_err(CompileError::from)?;
+    let allowed = allowed_by(&program, record.ceiling);
+    let specification = Specification::new(allowed, record.action).ok_or(Error::Record { what: "a wrong ceiling" })?;
+    let filter = Filter::from_program(specification, program).map_err(CompileError::from)?;
+    Ok(Inspection {
+        tool: record.tool,
+        filter,
+        files: record.files,
+        assumptions: record.assumptions,
+        more_assumptions: record.more_assumptions,
+        unresolved: record.unresolved,
+        stub_address: found.address,
+        entry: found.entry(),
+        old_length: record.old_length,
+        old_sha256: record.old_sha256,
+    })
+}
+
+/// The numbers that a program allows, up to a ceiling.
+fn allowed_by(program: &Program, ceiling: SyscallNr) -> BTreeSet<SyscallNr> {
+    const HIGHEST: u32 = 1 << 16;
+    let allowed = |nr: &u32| program.run(&bpf::SeccompData::of_call(*nr)) == libc::SECCOMP_RET_ALLOW;
+    (0..=ceiling.0.min(HIGHEST)).filter(allowed).map(SyscallNr).collect()
+}

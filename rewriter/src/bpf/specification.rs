@@ -1,0 +1,154 @@
+//! What a filter must decide, said independently of how it is compiled.
+//!
+//! Input: allowed numbers and the action for the others. Output: [`Specification`], which answers for any call, and
+//! [`Specification::check`], which compares a program with it. The rules, first match wins:
+//!
+//! | call | answer | why |
+//! |---|---|---|
+//! | not by x86-64's `syscall` | kill the process | `int $0x80` has other numbers |
+//! | number -1 | allow | no call at all: a tracer skips one; the kernel answers ENOSYS |
+//! | x32 bit set | kill the process | another table behind the same instruction |
+//! | above the ceiling | ENOSYS | newer than this tool: a newer libc falls back |
+//! | allowed | allow | |
+//! | any other | the chosen action | |
+
+use std::collections::BTreeSet;
+
+use chestnut_analyzer::syscall::SyscallNr;
+
+use super::action::Action;
+use super::interpreter::SeccompData;
+use super::program::Program;
+
+/// `AUDIT_ARCH_X86_64`: ELF machine 62, 64-bit, little-endian.
+pub(super) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+
+/// `__X32_SYSCALL_BIT`.
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+
+/// What a tracer writes over a call that is to be skipped.
+pub(super) const SKIPPED: u32 = u32::MAX;
+
+/// A filter's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The call is made.
+    Allow,
+    /// The kernel has no such call.
+    Unknown,
+    /// The action of the specification.
+    Refuse,
+    /// The process dies, whatever the action.
+    Kill,
+}
+
+/// What a filter must decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Specification {
+    allowed: BTreeSet<SyscallNr>,
+    action: Action,
+    ceiling: SyscallNr,
+}
+
+/// A program that answers otherwise than specified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the filter answers {found:#x} to call {nr:#x} of architecture {arch:#x}, expected {expected:#x}")]
+pub struct Disagreement {
+    /// Number of the call.
+    pub nr: u32,
+    /// `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// What the filter returned.
+    pub found: u32,
+    /// What it should have returned.
+    pub expected: u32,
+}
+
+impl Specification {
+    /// `None` if an allowed number cannot be one of an x86-64 call.
+    #[must_use]
+    pub fn new(allowed: BTreeSet<SyscallNr>, action: Action) -> Option<Self> {
+        let ceiling = allowed.last().copied().max(Some(SyscallNr::highest_known()))?;
+        (ceiling.0 < X32_BIT).then_some(Self { allowed, action, ceiling })
+    }
+
+    /// Allowed numbers.
+    #[must_use]
+    pub fn allowed(&self) -> &BTreeSet<SyscallNr> {
+        &self.allowed
+    }
+
+    /// What happens to a known call that is not allowed.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Above this number a call is one that the kernel does not have.
+    #[must_use]
+    pub fn ceiling(&self) -> SyscallNr {
+        self.ceiling
+    }
+
+    /// The answer to a call.
+    #[must_use]
+    pub fn verdict(&self, arch: u32, nr: u32) -> Verdict {
+        match nr {
+            _ if arch != AUDIT_ARCH_X86_64 => Verdict::Kill,
+            SKIPPED => Verdict::Allow,
+            X32_BIT.. => Verdict::Kill,
+            _ if nr > self.ceiling.0 => Verdict::Unknown,
+            _ if self.allowed.contains(&SyscallNr(nr)) => Verdict::Allow,
+            _ => Verdict::Refuse,
+        }
+    }
+
+    /// The value that a filter returns for a verdict.
+    #[must_use]
+    pub fn return_value(&self, verdict: Verdict) -> u32 {
+        match verdict {
+            Verdict::Allow => libc::SECCOMP_RET_ALLOW,
+            Verdict::Unknown => Action::Errno(ENOSYS).return_value(),
+            Verdict::Refuse => self.action.return_value(),
+            Verdict::Kill => Action::KillProcess.return_value(),
+        }
+    }
+
+    /// Runs a program over every number that could make a difference, and over foreign architectures.
+    ///
+    /// # Errors
+    ///
+    /// The first call that is decided otherwise.
+    pub fn check(&self, program: &Program) -> Result<(), Disagreement> {
+        for arch in ARCHITECTURES {
+            for nr in self.interesting_numbers() {
+                let expected = self.return_value(self.verdict(arch, nr));
+                // No rule looks at arguments, so a filter that does has been compiled from something else.
+                for fill in [0, u64::MAX] {
+                    let data = SeccompData { nr, arch, instruction_pointer: fill, args: [fill; 6] };
+                    let found = program.run(&data);
+                    if found != expected {
+                        return Err(Disagreement { nr, arch, found, expected });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All numbers up to 1023, and both sides of every value at which an answer changes.
+    fn interesting_numbers(&self) -> BTreeSet<u32> {
+        let edges = [0, 1024, self.ceiling.0, 0x7fff_ffff, X32_BIT, 0x8000_0000, SKIPPED].into_iter();
+        let around = |value: u32| [value.wrapping_sub(1), value, value.wrapping_add(1)];
+        let allowed = self.allowed.iter().map(|nr| nr.0);
+        let x32 = (0..1024).map(|nr| nr | X32_BIT);
+        (0..1024).chain(x32).chain(edges.chain(allowed).flat_map(around)).collect()
+    }
+}
+
+/// `ENOSYS`.
+pub(super) const ENOSYS: u16 = 38;
+
+/// x86-64 first; then i386, aarch64, arm, riscv64, and x86-64 less its 64-bit or little-endian mark.
+const ARCHITECTURES: [u32; 7] =
+    [AUDIT_ARCH_X86_64, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0xc000_00f3, 0x4000_003e, 0x8000_003e];

@@ -1,0 +1,125 @@
+//! From a layout to bytes.
+//!
+//! Input: the old file, [`Layout`] and the payload. Output: [`Patch`]es on the old file and the bytes behind it; together
+//! the new file. The list of patches is all that changes in the old file, and so all that must be recorded to get it
+//! back.
+
+use object::elf::SymbolSection;
+use object::pod::bytes_of;
+use object::{LittleEndian as LE, U16, U64};
+
+use crate::elf::{SECTION_LENGTH, Section, Segment, slice};
+use crate::error::Error;
+use crate::executable::{Executable, length_of};
+use crate::layout::Layout;
+use crate::table::TablePlan;
+
+/// Other bytes in the place of old ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Patch {
+    pub(crate) offset: u64,
+    pub(crate) old: Vec<u8>,
+    pub(crate) new: Vec<u8>,
+}
+
+/// A stretch of the old file: offset and length.
+pub(crate) type Stretch = (u64, u64);
+
+/// The stretches that a plan will overwrite, before the payload is known: file header, program headers, one section
+/// header.
+pub(crate) fn overwritten(executable: &Executable<'_>, plan: &TablePlan) -> Vec<Stretch> {
+    let mut stretches = vec![(0, crate::elf::FILE_HEADER_LENGTH)];
+    let table = plan.offset.map(|offset| (offset, plan.length()));
+    stretches.extend(table);
+    if let (Some(sections), Some((start, end))) = (&executable.sections, executable.section_table())
+        && end == length_of(executable.bytes)
+    {
+        let names = u64::try_from(sections.names_index).ok().and_then(|index| index.checked_mul(SECTION_LENGTH));
+        stretches.extend(names.and_then(|names| start.checked_add(names)).map(|offset| (offset, SECTION_LENGTH)));
+    }
+    stretches
+}
+
+/// The patches that a layout asks for.
+pub(crate) fn patches(executable: &Executable<'_>, layout: &Layout) -> Result<Vec<Patch>, Error> {
+    let mut new = vec![(0, bytes_of(&file_header(executable, layout)?).to_vec())];
+    if layout.table_offset < layout.old_length {
+        new.push((layout.table_offset, layout.segments.iter().flat_map(Segment::encode).collect()));
+    }
+    if let Some(sections) = layout.sections.as_ref().filter(|sections| sections.in_place > 0) {
+        let before = u64::try_from(sections.names_index).ok().and_then(|index| index.checked_mul(SECTION_LENGTH));
+        let offset = before.and_then(|before| sections.offset.checked_add(before));
+        let header = sections.headers.get(sections.names_index);
+        new.extend(offset.zip(header.map(Section::encode)));
+    }
+    let patch = |(offset, new): (u64, Vec<u8>)| {
+        let old = slice(executable.bytes, offset, length_of(&new)).map(<[u8]>::to_vec);
+        old.map(|old| Patch { offset, old, new }).ok_or_else(|| wrong("a patch outside of the file"))
+    };
+    new.into_iter().map(patch).collect()
+}
+
+fn wrong(what: &str) -> Error {
+    Error::Verification { what: what.to_owned() }
+}
+
+fn file_header(executable: &Executable<'_>, layout: &Layout) -> Result<crate::elf::FileHeader, Error> {
+    let too_many = |_| wrong("too many headers");
+    let mut header = executable.header;
+    header.e_entry = U64::new(LE, layout.stub_address);
+    header.e_phoff = U64::new(LE, layout.table_offset);
+    header.e_phnum = U16::new(LE, u16::try_from(layout.segments.len()).map_err(too_many)?);
+    if let Some(sections) = &layout.sections {
+        let count = u16::try_from(sections.headers.len()).ok().filter(|count| *count < 0xff00);
+        let count = count.ok_or_else(|| Error::Damaged {
+            what: "e_shnum".to_owned(),
+            found: executable.header.e_shnum.get(LE).to_string(),
+            expected: "room for four more sections".to_owned(),
+        })?;
+        header.e_shoff = U64::new(LE, sections.offset);
+        header.e_shnum = U16::new(LE, count);
+        let names = u16::try_from(sections.names_index).map_err(too_many)?;
+        header.e_shstrndx = U16::new(LE, SymbolSection(names));
+    }
+    Ok(header)
+}
+
+/// The new file.
+pub(crate) fn apply(
+    executable: &Executable<'_>,
+    layout: &Layout,
+    patches: &[Patch],
+    payload: &[u8],
+) -> Result<Vec<u8>, Error> {
+    let length = usize::try_from(layout.length).map_err(|_| wrong("too long"))?;
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend(executable.bytes);
+    overwrite(&mut bytes, patches.iter().map(|patch| (patch.offset, patch.new.as_slice())))?;
+    if let Some(sections) = &layout.sections {
+        let start = usize::try_from(sections.offset).map_err(|_| wrong("too long"))?;
+        if sections.in_place == 0 {
+            bytes.resize(start, 0);
+        }
+        bytes.extend(sections.headers.iter().skip(sections.in_place).flat_map(Section::encode));
+        bytes.extend(&sections.names);
+    }
+    bytes.resize(usize::try_from(layout.added.p_offset).map_err(|_| wrong("too long"))?, 0);
+    if layout.table_offset >= layout.old_length {
+        bytes.extend(layout.segments.iter().flat_map(Segment::encode));
+    }
+    bytes.resize(usize::try_from(layout.stub_offset).map_err(|_| wrong("too long"))?, 0);
+    bytes.extend(payload);
+    Ok(bytes)
+}
+
+/// Writes pieces over the bytes at their offsets.
+pub(crate) fn overwrite<'new>(
+    bytes: &mut [u8],
+    pieces: impl IntoIterator<Item = (u64, &'new [u8])>,
+) -> Result<(), Error> {
+    for (offset, new) in pieces {
+        let place = usize::try_from(offset).ok().and_then(|start| bytes.get_mut(start..)?.get_mut(..new.len()));
+        place.ok_or_else(|| wrong("a patch outside of the file"))?.copy_from_slice(new);
+    }
+    Ok(())
+}

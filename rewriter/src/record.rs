@@ -1,0 +1,243 @@
+//! `.note.chestnut`: what a patched file says about itself.
+//!
+//! Input: [`Policy`] and the bytes of the old file that are overwritten. Output: one ELF note (gABI, "Note Section") of
+//! owner `Chestnut` and type 1, and back. Its descriptor, all numbers little-endian:
+//!
+//! ```text
+//! u32       version of this form
+//! u64       length of the old file
+//! [u8; 32]  SHA-256 of the old file
+//! u32       length of the packed text when unpacked
+//! u32       number of files F
+//! F × [u8; 8]  first bytes of the build-id of a file, or of its SHA-256: the program, then the libraries in load order
+//! ...       packed (raw deflate): JSON text ([`Body`]), then the bytes of the old file in the order of its `undo` list
+//! ```
+//! The first bytes of a digest do not pack, so they stand apart; all the rest packs well, which keeps a program with
+//! two hundred libraries within a few KiB. The allowed calls are not here: the filter says them.
+
+use std::path::{Path, PathBuf};
+
+use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy};
+use chestnut_analyzer::syscall::SyscallNr;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::bpf::{Action, Specification};
+use crate::elf::{align_up, slice};
+use crate::error::Error;
+use crate::executable::length_of;
+use crate::patch::Stretch;
+
+const OWNER: &[u8] = b"Chestnut\0";
+const NOTE_TYPE: u32 = 1;
+const RECORD_VERSION: u32 = 1;
+
+/// Deflate level: the best; the text is short.
+const LEVEL: u8 = 10;
+
+/// Longest unpacked text that is believed.
+const LONGEST_TEXT: usize = 16 << 20;
+
+/// Longest text of all recorded assumptions together; a policy file has them all.
+const ASSUMPTION_BUDGET: usize = 1536;
+
+/// Which bytes identify a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestKind {
+    /// `NT_GNU_BUILD_ID`.
+    #[serde(rename = "b")]
+    BuildId,
+    /// SHA-256 of the file.
+    #[serde(rename = "s")]
+    Sha256,
+}
+
+/// A file that the analysis has read, as far as a patched file remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordedFile {
+    /// Path at the time.
+    pub path: PathBuf,
+    /// What the digest is of.
+    pub kind: DigestKind,
+    /// The digest's first eight bytes, in hexadecimal digits.
+    pub digest: String,
+}
+
+/// What the packed text says. Short names: it is in every patched file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Body {
+    tool: String,
+    action: Action,
+    ceiling: SyscallNr,
+    files: Vec<(PathBuf, DigestKind)>,
+    assumptions: Vec<String>,
+    /// How many more assumptions there were.
+    more: usize,
+    /// How many unresolved sites were let pass.
+    unresolved: usize,
+    undo: Vec<Stretch>,
+}
+
+/// The record of a patched file.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) tool: String,
+    pub(crate) action: Action,
+    pub(crate) ceiling: SyscallNr,
+    pub(crate) files: Vec<RecordedFile>,
+    pub(crate) assumptions: Vec<String>,
+    pub(crate) more_assumptions: usize,
+    pub(crate) unresolved: usize,
+    pub(crate) old_length: u64,
+    pub(crate) old_sha256: [u8; 32],
+    /// Bytes of the old file.
+    pub(crate) undo: Vec<(u64, Vec<u8>)>,
+}
+
+/// Makes the note.
+pub(crate) fn encode(
+    policy: &Policy,
+    specification: &Specification,
+    old: &[u8],
+    undo: &[Stretch],
+) -> Result<Vec<u8>, Error> {
+    let long = || Error::Record { what: "too long" };
+    let identities = || std::iter::once(&policy.program).chain(&policy.libraries).map(identity);
+    let (assumptions, more) = shorten(&policy.assumptions);
+    let body = Body {
+        tool: format!("chestnut {}", env!("CARGO_PKG_VERSION")),
+        action: specification.action(),
+        ceiling: specification.ceiling(),
+        files: identities().map(|(path, kind, _)| (path.to_owned(), kind)).collect(),
+        assumptions,
+        more,
+        unresolved: policy.unresolved.len(),
+        undo: undo.to_vec(),
+    };
+    let mut text = serde_json::to_vec(&body).map_err(|_| Error::Record { what: "a path that is not UTF-8" })?;
+    for (offset, length) in undo {
+        text.extend(slice(old, *offset, *length).ok_or_else(long)?);
+    }
+    let mut descriptor = RECORD_VERSION.to_le_bytes().to_vec();
+    descriptor.extend(length_of(old).to_le_bytes());
+    descriptor.extend(sha256(old));
+    descriptor.extend(u32::try_from(text.len()).map_err(|_| long())?.to_le_bytes());
+    descriptor.extend(u32::try_from(body.files.len()).map_err(|_| long())?.to_le_bytes());
+    descriptor.extend(identities().flat_map(|(_, _, digest)| digest));
+    descriptor.extend(miniz_oxide::deflate::compress_to_vec(&text, LEVEL));
+    let mut note = u32::try_from(OWNER.len()).map_err(|_| long())?.to_le_bytes().to_vec();
+    note.extend(u32::try_from(descriptor.len()).map_err(|_| long())?.to_le_bytes());
+    note.extend(NOTE_TYPE.to_le_bytes());
+    note.extend(OWNER);
+    note.resize(note.len().next_multiple_of(4), 0);
+    note.extend(descriptor);
+    note.resize(note.len().next_multiple_of(4), 0);
+    Ok(note)
+}
+
+/// SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+fn identity(file: &FileIdentity) -> (&Path, DigestKind, [u8; 8]) {
+    let (kind, digits) = match &file.build_id {
+        Some(build_id) => (DigestKind::BuildId, build_id),
+        None => (DigestKind::Sha256, &file.sha256),
+    };
+    let mut digest = [0; 8];
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().as_chunks::<2>().0) {
+        let pair = str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        *byte = pair.unwrap_or(0);
+    }
+    (&file.path, kind, digest)
+}
+
+/// The first assumptions, each once, and the number of those left out.
+fn shorten(assumptions: &[Assumption]) -> (Vec<String>, usize) {
+    let mut kept: Vec<String> = Vec::new();
+    let mut length: usize = 0;
+    let mut more: usize = 0;
+    for text in assumptions.iter().map(|assumption| &assumption.text) {
+        if kept.contains(text) {
+            continue;
+        }
+        length = length.saturating_add(text.len());
+        if length > ASSUMPTION_BUDGET {
+            more = more.saturating_add(1);
+        } else {
+            kept.push(text.clone());
+        }
+    }
+    (kept, more)
+}
+
+/// Takes bytes from the front.
+struct Cursor<'data>(&'data [u8]);
+
+impl<'data> Cursor<'data> {
+    fn take(&mut self, length: usize) -> Option<&'data [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
+        self.take(LENGTH)?.try_into().ok()
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+}
+
+/// Reads the note back.
+pub(crate) fn decode(note: &[u8]) -> Result<Record, Error> {
+    let damaged = |what| move || Error::Record { what };
+    let mut descriptor = Cursor(descriptor(note).ok_or_else(damaged("not a note of Chestnut's"))?);
+    if descriptor.number() != Some(RECORD_VERSION) {
+        return Err(Error::Record { what: "written by another version" });
+    }
+    read_descriptor(&mut descriptor).ok_or_else(damaged("unreadable"))
+}
+
+fn descriptor(note: &[u8]) -> Option<&[u8]> {
+    let mut cursor = Cursor(note);
+    let (name, length, note_type) = (cursor.number()?, cursor.number()?, cursor.number()?);
+    let owner = cursor.take(usize::try_from(align_up(u64::from(name), 4)?).ok()?)?;
+    let good = owner.starts_with(OWNER) && note_type == NOTE_TYPE;
+    cursor.take(usize::try_from(length).ok()?).filter(|_| good)
+}
+
+fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
+    let old_length = u64::from_le_bytes(cursor.array()?);
+    let old_sha256 = cursor.array()?;
+    let text_length = usize::try_from(cursor.number()?).ok().filter(|length| *length <= LONGEST_TEXT)?;
+    let count = usize::try_from(cursor.number()?).ok()?;
+    let (digests, _) = cursor.take(count.checked_mul(8)?)?.as_chunks::<8>();
+    let text = miniz_oxide::inflate::decompress_to_vec_with_limit(cursor.0, text_length).ok()?;
+    let mut values = serde_json::Deserializer::from_slice(&text).into_iter::<Body>();
+    let body = values.next()?.ok()?;
+    let mut rest = Cursor(text.get(values.byte_offset()..)?);
+    let files = body.files.into_iter().zip(digests).map(|((path, kind), digest)| RecordedFile {
+        path,
+        kind,
+        digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    });
+    let undo = body.undo.into_iter().map(|(offset, length)| {
+        let old = rest.take(usize::try_from(length).ok()?)?;
+        Some((offset, old.to_vec()))
+    });
+    Some(Record {
+        tool: body.tool,
+        action: body.action,
+        ceiling: body.ceiling,
+        files: files.collect(),
+        assumptions: body.assumptions,
+        more_assumptions: body.more,
+        unresolved: body.unresolved,
+        old_length,
+        old_sha256,
+        undo: undo.collect::<Option<_>>()?,
+    })
+}

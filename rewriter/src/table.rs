@@ -1,0 +1,215 @@
+//! Where one more program header goes.
+//!
+//! Input: [`Executable`]. Output: [`TablePlan`]: the new program header table, but for the added segment itself, and its
+//! place. The ways, best first:
+//!
+//! 1. **A spare entry**: PT_NULL, or one of two PT_NOTE that lie side by side and become one. The table stays where it
+//!    is, as long as it was: nothing that reads AT_PHDR or e_phoff can tell, and `strip` finds the room that it needs
+//!    (GNU strip writes the table behind the file header whatever e_phoff says). 93 % of Debian's programs.
+//! 2. **Grown in place**, where nothing that is used stands behind the table. Go's linker puts the section header table
+//!    there, which a patched file has elsewhere.
+//! 3. **The entry of PT_PHDR**, in a position-dependent file, where it tells the loader only what it knows: that the
+//!    file has not been moved.
+//! 4. **In the padding behind a segment** that has the first one's distance between address and offset. That segment
+//!    becomes longer; all its pages were mapped before.
+//! 5. **In the added segment**, at that same distance, if the hole that this makes in the file is not too long.
+//!
+//! The distance matters because kernels before 5.18 compute AT_PHDR as the load address plus e_phoff (BZ 197921), and
+//! some loaders (qemu-user) still do.
+
+use object::elf::{PF_W, PT_GNU_PROPERTY, PT_LOAD, PT_NOTE, PT_NULL, PT_PHDR, ProgramFlags};
+
+use crate::elf::{PAGE, SEGMENT_LENGTH, Segment, align_up, page_floor, slice};
+use crate::executable::{Executable, length_of};
+
+/// Which way was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum TablePlacement {
+    /// An unused entry was used.
+    SpareEntry,
+    /// Two adjacent PT_NOTE became one.
+    MergedNotes,
+    /// The table grew where it was.
+    Grown,
+    /// PT_PHDR gave its entry.
+    ReplacedPhdr,
+    /// The table moved into the padding behind a segment.
+    Padding,
+    /// The table moved into the added segment.
+    AddedSegment,
+}
+
+impl TablePlacement {
+    /// Whether the table is where it was, and as long.
+    pub(crate) fn keeps_place(self) -> bool {
+        matches!(self, Self::SpareEntry | Self::MergedNotes | Self::ReplacedPhdr)
+    }
+}
+
+/// The new table and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TablePlan {
+    pub(crate) placement: TablePlacement,
+    /// All entries but the added one, which goes behind the last PT_LOAD.
+    pub(crate) segments: Vec<Segment>,
+    /// File offset of the table; `None`: in the added segment.
+    pub(crate) offset: Option<u64>,
+}
+
+impl TablePlan {
+    /// Takes the first way that there is.
+    pub(crate) fn choose(executable: &Executable<'_>) -> Self {
+        let (offset, _) = executable.segment_table();
+        let in_place = |(placement, segments)| Self { placement, segments, offset: Some(offset) };
+        spare_entry(executable)
+            .map(in_place)
+            .or_else(|| grown(executable).map(in_place))
+            .or_else(|| replaced_phdr(executable).map(in_place))
+            .or_else(|| padding(executable))
+            .unwrap_or_else(|| Self {
+                placement: TablePlacement::AddedSegment,
+                segments: executable.segments.clone(),
+                offset: None,
+            })
+    }
+
+    /// Size of the table with the added entry.
+    pub(crate) fn length(&self) -> u64 {
+        length(self.segments.len().saturating_add(1))
+    }
+}
+
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(SEGMENT_LENGTH)
+}
+
+/// The segments without one of them.
+fn without(segments: &[Segment], index: usize) -> Vec<Segment> {
+    let mut rest = segments.to_vec();
+    rest.remove(index);
+    rest
+}
+
+fn spare_entry(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> {
+    let segments = &executable.segments;
+    if let Some(index) = segments.iter().position(|segment| segment.p_type == PT_NULL) {
+        return Some((TablePlacement::SpareEntry, without(segments, index)));
+    }
+    let notes = || segments.iter().enumerate().filter(|(_, segment)| segment.p_type == PT_NOTE);
+    notes().find_map(|(first_index, first)| {
+        notes().find_map(|(second_index, second)| {
+            let merged = merge(executable, first, second)?;
+            let mut segments = segments.clone();
+            *segments.get_mut(first_index)? = merged;
+            segments.remove(second_index);
+            Some((TablePlacement::MergedNotes, segments))
+        })
+    })
+}
+
+/// One PT_NOTE that holds the notes of two. GNU ld makes two because `.note.gnu.property` is aligned to 8 and the others
+/// to 4; read with 4, all of them lie where they should, since the sizes in them are multiples of 8 where it matters.
+fn merge(executable: &Executable<'_>, first: &Segment, second: &Segment) -> Option<Segment> {
+    let gap = second.p_offset.checked_sub(first.file_end()?)?;
+    let whole = |note: &Segment| note.p_filesz == note.p_memsz && note.p_filesz > 0;
+    // Without PT_GNU_PROPERTY, ld.so looks for the property in a PT_NOTE, and only in one that is aligned to 8.
+    let property = executable.has_segment(PT_GNU_PROPERTY) || (first.p_align <= 4 && second.p_align <= 4);
+    if gap >= 8 || first.bias() != second.bias() || !whole(first) || !whole(second) || !property {
+        return None;
+    }
+    let length = second.file_end()?.checked_sub(first.p_offset)?;
+    let merged = Segment { p_filesz: length, p_memsz: length, p_align: 4, ..*first };
+    let read = |note: &Segment| notes(slice(executable.bytes, note.p_offset, note.p_filesz)?, note.p_align);
+    let both = read(first)?.into_iter().chain(read(second)?);
+    let same = first.p_flags == second.p_flags && read(&merged)? == both.collect::<Vec<_>>();
+    same.then_some(merged)
+}
+
+/// The notes in these bytes, each with name and descriptor; `None` if they are not just notes. gABI, "Note Section".
+fn notes(bytes: &[u8], alignment: u64) -> Option<Vec<&[u8]>> {
+    let alignment = if alignment == 8 { 8 } else { 4 };
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (name_length, after) = rest.split_first_chunk::<4>()?;
+        let (descriptor_length, _) = after.split_first_chunk::<4>()?;
+        let lengths = [u32::from_le_bytes(*name_length), u32::from_le_bytes(*descriptor_length)];
+        let [name, descriptor] = lengths.map(u64::from);
+        let end = align_up(name.checked_add(12)?, alignment)?.checked_add(descriptor)?;
+        found.push(slice(rest, 0, end)?);
+        let next = usize::try_from(align_up(end, alignment)?).ok()?;
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Some(found)
+}
+
+/// The same segments with PT_PHDR for a table at this place.
+fn with_phdr(segments: &[Segment], offset: u64, bias: u64, length: u64) -> Vec<Segment> {
+    let mut segments = segments.to_vec();
+    for segment in segments.iter_mut().filter(|segment| segment.p_type == PT_PHDR) {
+        let address = offset.wrapping_add(bias);
+        let moved = Segment { p_offset: offset, p_vaddr: address, p_paddr: address, ..*segment };
+        *segment = Segment { p_filesz: length, p_memsz: length, ..moved };
+    }
+    segments
+}
+
+fn grown(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> {
+    let (start, end) = executable.segment_table();
+    let new_end = end.checked_add(SEGMENT_LENGTH)?;
+    let load = executable.loads().find(|load| load.p_offset <= start && load.file_end() >= Some(new_end))?;
+    // Without section headers nobody knows what the bytes behind the table are.
+    let (old_start, old_end) = executable.section_table()?;
+    let overlaps = |(from, to): (u64, u64)| from < new_end && to > end;
+    let used = executable.named_ranges().any(|range| {
+        let around = executable.loads().any(|load| Some(range.1) == load.file_end() && range.0 == load.p_offset);
+        let frame = range == (old_start, old_end) || around;
+        overlaps(range) && !frame
+    });
+    let zero = |from: u64, to: u64| {
+        slice(executable.bytes, from, to.saturating_sub(from)).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    };
+    let free = zero(end, new_end.min(old_start.max(end))) && zero(old_end.clamp(end, new_end), new_end);
+    let length = length(executable.segments.len().checked_add(1)?);
+    let segments = with_phdr(&executable.segments, start, load.bias(), length);
+    (!used && free).then_some((TablePlacement::Grown, segments))
+}
+
+fn replaced_phdr(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> {
+    if !executable.is_position_dependent() {
+        return None;
+    }
+    let index = executable.segments.iter().position(|segment| segment.p_type == PT_PHDR)?;
+    Some((TablePlacement::ReplacedPhdr, without(&executable.segments, index)))
+}
+
+fn padding(executable: &Executable<'_>) -> Option<TablePlan> {
+    let needed = length(executable.segments.len().checked_add(1)?);
+    let bias = executable.loads().next()?.bias();
+    let ranges: Vec<_> = executable.named_ranges().collect();
+    executable.segments.iter().enumerate().find_map(|(index, load)| {
+        let writable = load.p_flags & PF_W != ProgramFlags(0);
+        if load.p_type != PT_LOAD || load.bias() != bias || load.p_filesz != load.p_memsz || writable {
+            return None;
+        }
+        let end = load.file_end()?;
+        let start = align_up(end, 8)?;
+        let table_end = start.checked_add(needed)?;
+        // Up to the end of its last page a segment can grow without a new mapping; the next one begins behind that.
+        let mapped = align_up(load.memory_end()?, PAGE)?;
+        let next = executable.loads().map(|load| page_floor(load.p_vaddr)).find(|page| *page >= mapped);
+        let room = table_end.wrapping_add(bias) <= next.unwrap_or(mapped);
+        let used = ranges.iter().any(|(from, to)| *from < table_end && *to > end);
+        let zero = slice(executable.bytes, end, table_end.checked_sub(end)?)?.iter().all(|byte| *byte == 0);
+        if !room || used || !zero || table_end > length_of(executable.bytes) {
+            return None;
+        }
+        let mut segments = with_phdr(&executable.segments, start, bias, needed);
+        let longer = table_end.checked_sub(load.p_offset)?;
+        let grown = segments.get_mut(index)?;
+        *grown = Segment { p_filesz: longer, p_memsz: longer, ..*grown };
+        Some(TablePlan { placement: TablePlacement::Padding, segments, offset: Some(start) })
+    })
+}
