@@ -117,7 +117,8 @@ fn overflow() -> Error {
 /// The plan's segments, and the added one behind the last PT_LOAD.
 fn with_added(plan: &TablePlan, added: Segment) -> Vec<Segment> {
     let mut segments = plan.segments.clone();
-    let behind = segments.iter().rposition(|segment| segment.p_type == PT_LOAD).map_or(0, |last| last.saturating_add(1));
+    let behind =
+        segments.iter().rposition(|segment| segment.p_type == PT_LOAD).map_or(0, |last| last.saturating_add(1));
     segments.insert(behind, added);
     if plan.offset.is_none() {
         let length = plan.length();
@@ -177,9 +178,9 @@ fn place_sections(executable: &Executable<'_>, plan: &TablePlan, sections: &Sect
     let old_length = length_of(executable.bytes);
     let (start, end) = executable.section_table()?;
     // The table may lie where the program headers have grown to, and names may share a table with symbols.
-    let overwritten = plan.offset.is_some_and(|table| {
-        table < end && table.checked_add(plan.length()).is_none_or(|table_end| table_end > start)
-    });
+    let overwritten = plan
+        .offset
+        .is_some_and(|table| table < end && table.checked_add(plan.length()).is_none_or(|table_end| table_end > start));
     let shared = is_shared(sections);
     let mut headers = sections.headers.clone();
     let mut names_index = sections.names_index;
@@ -217,7 +218,8 @@ const SECTION_KINDS: [(SectionType, SectionFlags, u64); 3] = [
 fn is_shared(sections: &Sections<'_>) -> bool {
     let index = u32::try_from(sections.names_index).unwrap_or(u32::MAX);
     let linked = sections.headers.iter().any(|header| header.sh_link == index);
-    let loaded = sections.headers.get(sections.names_index).is_some_and(|header| header.sh_flags & SHF_ALLOC == SHF_ALLOC);
+    let loaded =
+        sections.headers.get(sections.names_index).is_some_and(|header| header.sh_flags & SHF_ALLOC == SHF_ALLOC);
     linked || loaded
 }
 

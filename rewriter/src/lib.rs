@@ -17,7 +17,7 @@ mod stub_image;
 mod table;
 mod verify;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
@@ -34,18 +34,11 @@ use table::TablePlan;
 
 /// What a caller decides about a filter beyond the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct FilterOptions {
     /// What happens to a known call that the policy does not allow.
     pub action: Action,
-}
-
-impl FilterOptions {
-    /// Options with this action.
-    #[must_use]
-    pub fn with_action(action: Action) -> Self {
-        Self { action }
-    }
+    /// Calls that fail with an error number, whatever the policy says.
+    pub failing: BTreeMap<SyscallNr, u16>,
 }
 
 /// A patched file and how it was made.
@@ -90,8 +83,8 @@ pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result
 pub fn compile(policy: &Policy, options: &FilterOptions) -> Result<Filter, Error> {
     let allowed: BTreeSet<SyscallNr> = policy.allowed.keys().copied().collect();
     let highest = allowed.last().copied().unwrap_or(SyscallNr(0));
-    let specification =
-        Specification::new(allowed, options.action).ok_or(Error::PolicyNumber { number: highest })?;
+    let specification = Specification::new(allowed, options.failing.clone(), options.action);
+    let specification = specification.ok_or(Error::PolicyNumber { number: highest })?;
     Ok(Filter::compile(specification)?)
 }
 
@@ -165,7 +158,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     let record = record::decode(found.note)?;
     let program = Program::decode(found.filter).map_err(CompileError::from)?;
     let allowed = allowed_by(&program, record.ceiling);
-    let specification = Specification::new(allowed, record.action).ok_or(Error::Record { what: "a wrong ceiling" })?;
+    let specification = Specification::new(allowed, record.failing, record.action);
+    let specification = specification.ok_or(Error::Record { what: "a wrong ceiling" })?;
     let filter = Filter::from_program(specification, program).map_err(CompileError::from)?;
     Ok(Inspection {
         tool: record.tool,

@@ -3,7 +3,9 @@
 //! Input: the parts; or a patched executable. Output: bytes of the added segment; or [`Found`], the parts again. The
 //! layout is the contract in `chestnut_stub::payload`.
 
-use chestnut_stub::payload::{HEADER_ALIGNMENT, HEADER_LENGTH, LEAVE_LENGTH, LEAVE_OPCODE, MAGIC, PayloadHeader, VERSION};
+use chestnut_stub::payload::{
+    HEADER_ALIGNMENT, HEADER_LENGTH, LEAVE_LENGTH, LEAVE_OPCODE, MAGIC, PayloadHeader, VERSION,
+};
 
 use crate::elf::{align_up, slice};
 use crate::error::Error;
@@ -39,7 +41,8 @@ impl Parts {
 pub(crate) fn encode(stub_address: u64, entry: u64, filter: &[u8], note: &[u8]) -> Result<Vec<u8>, Error> {
     let too_far = || Error::TooFar { entry, end: stub_address };
     let stub = stub_image::image()?;
-    let entry_offset = i64::try_from(i128::from(entry).wrapping_sub(i128::from(stub_address))).map_err(|_| too_far())?;
+    let entry_offset =
+        i64::try_from(i128::from(entry).wrapping_sub(i128::from(stub_address))).map_err(|_| too_far())?;
     // The jump counts from its own end, which is the stub's.
     let behind = i64::try_from(stub.len()).ok().and_then(|length| entry_offset.checked_sub(length));
     let displacement = behind.and_then(|distance| i32::try_from(distance).ok()).ok_or_else(too_far)?;
@@ -91,15 +94,17 @@ pub(crate) fn find<'data>(executable: &Executable<'data>) -> Option<Found<'data>
     })?;
     let bytes = slice(executable.bytes, load.p_offset.checked_add(skipped)?, load.p_filesz.checked_sub(skipped)?)?;
     let places = (0..=stub_image::LONGEST).step_by(HEADER_ALIGNMENT);
-    places.filter_map(|at| PayloadHeader::decode(bytes.get(at..)?).map(|header| (at, header))).find_map(|(at, header)| {
-        let parts = Parts::of(&header)?;
-        let part = |start: u64, end: u64| slice(bytes, start, end.checked_sub(start)?);
-        (parts.header == u64::try_from(at).ok()?).then_some(Found {
-            address,
-            header,
-            stub: part(0, parts.stub_length)?,
-            filter: part(parts.filter, parts.note)?,
-            note: part(parts.note, parts.end)?,
-        })
-    })
+    places.filter_map(|at| PayloadHeader::decode(bytes.get(at..)?).map(|header| (at, header))).find_map(
+        |(at, header)| {
+            let parts = Parts::of(&header)?;
+            let part = |start: u64, end: u64| slice(bytes, start, end.checked_sub(start)?);
+            (parts.header == u64::try_from(at).ok()?).then_some(Found {
+                address,
+                header,
+                stub: part(0, parts.stub_length)?,
+                filter: part(parts.filter, parts.note)?,
+                note: part(parts.note, parts.end)?,
+            })
+        },
+    )
 }

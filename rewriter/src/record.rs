@@ -15,6 +15,7 @@
 //! The first bytes of a digest do not pack, so they stand apart; all the rest packs well, which keeps a program with
 //! two hundred libraries within a few KiB. The allowed calls are not here: the filter says them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy};
@@ -69,6 +70,8 @@ struct Body {
     tool: String,
     action: Action,
     ceiling: SyscallNr,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    failing: BTreeMap<SyscallNr, u16>,
     files: Vec<(PathBuf, DigestKind)>,
     assumptions: Vec<String>,
     /// How many more assumptions there were.
@@ -84,6 +87,7 @@ pub(crate) struct Record {
     pub(crate) tool: String,
     pub(crate) action: Action,
     pub(crate) ceiling: SyscallNr,
+    pub(crate) failing: BTreeMap<SyscallNr, u16>,
     pub(crate) files: Vec<RecordedFile>,
     pub(crate) assumptions: Vec<String>,
     pub(crate) more_assumptions: usize,
@@ -108,6 +112,7 @@ pub(crate) fn encode(
         tool: format!("chestnut {}", env!("CARGO_PKG_VERSION")),
         action: specification.action(),
         ceiling: specification.ceiling(),
+        failing: specification.failing().clone(),
         files: identities().map(|(path, kind, _)| (path.to_owned(), kind)).collect(),
         assumptions,
         more,
@@ -232,6 +237,7 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
         tool: body.tool,
         action: body.action,
         ceiling: body.ceiling,
+        failing: body.failing,
         files: files.collect(),
         assumptions: body.assumptions,
         more_assumptions: body.more,

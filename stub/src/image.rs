@@ -87,10 +87,8 @@ global_asm!(
 /// `header` is followed by its filter: the rewriter wrote it so, and the kernel checks each instruction.
 unsafe extern "C" fn install(header: &PayloadHeader) {
     let first: *const PayloadHeader = header;
-    let program = syscall::SockFprog {
-        len: header.filter_length,
-        filter: first.cast::<u8>().wrapping_add(HEADER_LENGTH),
-    };
+    let program =
+        syscall::SockFprog { len: header.filter_length, filter: first.cast::<u8>().wrapping_add(HEADER_LENGTH) };
     // TSYNC is never given up: a thread that a constructor has started would stay unfiltered. seccomp(2) knew it from
     // its first day (Linux 3.17). SPEC_ALLOW, from 4.17 on, keeps the program's speed; without it old kernels switch
     // speculation mitigations on for the whole process.

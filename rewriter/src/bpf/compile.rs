@@ -105,7 +105,7 @@ fn prologue(specification: &Specification) -> [SockFilter; 10] {
 
 /// Allowed numbers against all others.
 fn tree(specification: &Specification) -> Result<Program, CompileError> {
-    if specification.allowed().is_empty() {
+    if specification.allowed().is_empty() && specification.failing().is_empty() {
         // libseccomp issue 370: a tree without rules loses its default action.
         return Ok(Program::new(vec![SockFilter::ret(specification.action().return_value())])?);
     }
@@ -117,10 +117,14 @@ fn tree(specification: &Specification) -> Result<Program, CompileError> {
         context.add_arch(ScmpArch::X8664)?.remove_arch(native)?;
     }
     context.set_act_badarch(ScmpAction::KillProcess)?.set_ctl_optimize(BINARY_TREE)?;
-    for nr in specification.allowed() {
+    let allowed = specification.allowed().iter().map(|nr| (nr, ScmpAction::Allow));
+    let failing = specification.failing().iter().map(|(nr, number)| (nr, Action::Errno(*number)));
+    // libseccomp takes no rule that says the same as the default action.
+    let failing = failing.filter(|(_, action)| *action != specification.action());
+    for (nr, action) in allowed.chain(failing.map(|(nr, action)| (nr, scmp_action(action)))) {
         // By number: the library's own table of names is older than the kernel's.
         let number = i32::try_from(nr.0).map_err(std::io::Error::other)?;
-        context.add_rule(ScmpAction::Allow, ScmpSyscall::from(number))?;
+        context.add_rule(action, ScmpSyscall::from(number))?;
     }
     let mut file = tempfile::tempfile()?;
     context.export_bpf(&file)?;

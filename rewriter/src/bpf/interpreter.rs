@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn every_field_of_the_data_is_where_the_kernel_has_it() {
-        let data = SeccompData { nr: 1, arch: 2, instruction_pointer: 0x0000_0004_0000_0003, args: [0, 0, 0, 0, 0, 9 << 32] };
+        let data =
+            SeccompData { nr: 1, arch: 2, instruction_pointer: 0x0000_0004_0000_0003, args: [0, 0, 0, 0, 0, 9 << 32] };
         for (offset, expected) in [(0, 1), (4, 2), (8, 3), (12, 4), (16, 0), (60, 9)] {
             assert_eq!(run(&[(0x20, 0, 0, offset), (0x16, 0, 0, 0)], &data), expected, "offset {offset}");
         }
@@ -153,8 +154,15 @@ mod tests {
     fn arithmetic_and_memory() {
         let data = SeccompData::default();
         // A = 7; M[3] = A; X = M[3]; A = -A; A -= X; A >>= 1
-        let code = [(0x00, 0, 0, 7), (0x02, 0, 0, 3), (0x61, 0, 0, 3), (0x84, 0, 0, 0), (0x1c, 0, 0, 0), (0x74, 0, 0, 1),
-                    (0x16, 0, 0, 0)];
+        let code = [
+            (0x00, 0, 0, 7),
+            (0x02, 0, 0, 3),
+            (0x61, 0, 0, 3),
+            (0x84, 0, 0, 0),
+            (0x1c, 0, 0, 0),
+            (0x74, 0, 0, 1),
+            (0x16, 0, 0, 0),
+        ];
         assert_eq!(run(&code, &data), 0xffff_fff2 >> 1);
         // Division by X = 0 ends with 0, which kills.
         assert_eq!(run(&[(0x00, 0, 0, 7), (0x3c, 0, 0, 0), (0x06, 0, 0, 5)], &data), 0);
@@ -162,7 +170,14 @@ mod tests {
 
     #[test]
     fn jumps_go_both_ways() {
-        let code = [(0x20, 0, 0, 0), (0x25, 1, 0, 10), (0x06, 0, 0, 100), (0x05, 0, 0, 1), (0x06, 0, 0, 101), (0x06, 0, 0, 102)];
+        let code = [
+            (0x20, 0, 0, 0),
+            (0x25, 1, 0, 10),
+            (0x06, 0, 0, 100),
+            (0x05, 0, 0, 1),
+            (0x06, 0, 0, 101),
+            (0x06, 0, 0, 102),
+        ];
         for (nr, expected) in [(10, 100), (11, 102), (u32::MAX, 102)] {
             assert_eq!(run(&code, &SeccompData { nr, ..SeccompData::default() }), expected);
         }

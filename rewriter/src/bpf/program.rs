@@ -86,8 +86,7 @@ impl Program {
         }
         let mut operations = Vec::with_capacity(found);
         for (at, instruction) in instructions.iter().enumerate() {
-            let operation =
-                instruction.operation().ok_or(InvalidProgram::Code { at, code: instruction.code })?;
+            let operation = instruction.operation().ok_or(InvalidProgram::Code { at, code: instruction.code })?;
             check_operand(at, operation)?;
             operations.push(operation);
         }
@@ -178,10 +177,10 @@ fn check_memory(operations: &[Operation]) -> Result<(), InvalidProgram> {
         let mut now = written.get(at).copied().unwrap_or(0);
         match *operation {
             Operation::Store(word) | Operation::StoreX(word) => now |= 1_u16.checked_shl(word).unwrap_or(0),
-            Operation::LoadMemory(word) | Operation::LoadXMemory(word) => {
-                if now & 1_u16.checked_shl(word).unwrap_or(0) == 0 {
-                    return Err(InvalidProgram::UnwrittenMemory { at, word });
-                }
+            Operation::LoadMemory(word) | Operation::LoadXMemory(word)
+                if now & 1_u16.checked_shl(word).unwrap_or(0) == 0 =>
+            {
+                return Err(InvalidProgram::UnwrittenMemory { at, word });
             }
             _ => {}
         }
@@ -221,8 +220,10 @@ mod tests {
             (vec![raw(0x05, 1), RET], InvalidProgram::Jump { at: 0 }),
             (vec![raw(0x05, u32::MAX), RET], InvalidProgram::Jump { at: 0 }),
             (vec![SockFilter::jump_if_equal(0, 0, 1), RET], InvalidProgram::Jump { at: 0 }),
-            (vec![SockFilter::jump_if_equal(0, 0, 1), raw(0x02, 0), raw(0x60, 0), RET],
-             InvalidProgram::UnwrittenMemory { at: 2, word: 0 }),
+            (
+                vec![SockFilter::jump_if_equal(0, 0, 1), raw(0x02, 0), raw(0x60, 0), RET],
+                InvalidProgram::UnwrittenMemory { at: 2, word: 0 },
+            ),
         ];
         for (instructions, expected) in cases {
             assert_eq!(Program::new(instructions.clone()).map(|_| ()), Err(expected), "{instructions:?}");
@@ -235,9 +236,6 @@ mod tests {
         let program = Program::new(vec![SockFilter::load(4), SockFilter::jump_if_equal(0x1234_5678, 1, 0), RET, RET]);
         let program = program.unwrap();
         assert_eq!(Program::decode(&program.encode()), Ok(program.clone()));
-        assert_eq!(
-            Program::decode(&program.encode()[1..]),
-            Err(InvalidProgram::PartialInstruction { found: 31 })
-        );
+        assert_eq!(Program::decode(&program.encode()[1..]), Err(InvalidProgram::PartialInstruction { found: 31 }));
     }
 }

@@ -9,10 +9,11 @@
 //! | number -1 | allow | no call at all: a tracer skips one; the kernel answers ENOSYS |
 //! | x32 bit set | kill the process | another table behind the same instruction |
 //! | above the ceiling | ENOSYS | newer than this tool: a newer libc falls back |
+//! | one that is to fail | its error number | `--exec deny` |
 //! | allowed | allow | |
 //! | any other | the chosen action | |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chestnut_analyzer::syscall::SyscallNr;
 
@@ -34,8 +35,8 @@ pub(super) const SKIPPED: u32 = u32::MAX;
 pub enum Verdict {
     /// The call is made.
     Allow,
-    /// The kernel has no such call.
-    Unknown,
+    /// The call fails with this error number.
+    Fail(u16),
     /// The action of the specification.
     Refuse,
     /// The process dies, whatever the action.
@@ -46,6 +47,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Specification {
     allowed: BTreeSet<SyscallNr>,
+    failing: BTreeMap<SyscallNr, u16>,
     action: Action,
     ceiling: SyscallNr,
 }
@@ -65,17 +67,25 @@ pub struct Disagreement {
 }
 
 impl Specification {
-    /// `None` if an allowed number cannot be one of an x86-64 call.
+    /// `None` if an allowed number cannot be one of an x86-64 call. A call that is to fail is not allowed.
     #[must_use]
-    pub fn new(allowed: BTreeSet<SyscallNr>, action: Action) -> Option<Self> {
-        let ceiling = allowed.last().copied().max(Some(SyscallNr::highest_known()))?;
-        (ceiling.0 < X32_BIT).then_some(Self { allowed, action, ceiling })
+    pub fn new(mut allowed: BTreeSet<SyscallNr>, failing: BTreeMap<SyscallNr, u16>, action: Action) -> Option<Self> {
+        allowed.retain(|nr| !failing.contains_key(nr));
+        let highest = allowed.last().max(failing.keys().last()).copied();
+        let ceiling = highest.max(Some(SyscallNr::highest_known()))?;
+        (ceiling.0 < X32_BIT).then_some(Self { allowed, failing, action, ceiling })
     }
 
     /// Allowed numbers.
     #[must_use]
     pub fn allowed(&self) -> &BTreeSet<SyscallNr> {
         &self.allowed
+    }
+
+    /// Calls that fail, with their error numbers.
+    #[must_use]
+    pub fn failing(&self) -> &BTreeMap<SyscallNr, u16> {
+        &self.failing
     }
 
     /// What happens to a known call that is not allowed.
@@ -97,9 +107,9 @@ impl Specification {
             _ if arch != AUDIT_ARCH_X86_64 => Verdict::Kill,
             SKIPPED => Verdict::Allow,
             X32_BIT.. => Verdict::Kill,
-            _ if nr > self.ceiling.0 => Verdict::Unknown,
+            _ if nr > self.ceiling.0 => Verdict::Fail(ENOSYS),
             _ if self.allowed.contains(&SyscallNr(nr)) => Verdict::Allow,
-            _ => Verdict::Refuse,
+            _ => self.failing.get(&SyscallNr(nr)).map_or(Verdict::Refuse, |number| Verdict::Fail(*number)),
         }
     }
 
@@ -108,7 +118,7 @@ impl Specification {
     pub fn return_value(&self, verdict: Verdict) -> u32 {
         match verdict {
             Verdict::Allow => libc::SECCOMP_RET_ALLOW,
-            Verdict::Unknown => Action::Errno(ENOSYS).return_value(),
+            Verdict::Fail(number) => Action::Errno(number).return_value(),
             Verdict::Refuse => self.action.return_value(),
             Verdict::Kill => Action::KillProcess.return_value(),
         }
@@ -140,7 +150,7 @@ impl Specification {
     fn interesting_numbers(&self) -> BTreeSet<u32> {
         let edges = [0, 1024, self.ceiling.0, 0x7fff_ffff, X32_BIT, 0x8000_0000, SKIPPED].into_iter();
         let around = |value: u32| [value.wrapping_sub(1), value, value.wrapping_add(1)];
-        let allowed = self.allowed.iter().map(|nr| nr.0);
+        let allowed = self.allowed.iter().chain(self.failing.keys()).map(|nr| nr.0);
         let x32 = (0..1024).map(|nr| nr | X32_BIT);
         (0..1024).chain(x32).chain(edges.chain(allowed).flat_map(around)).collect()
     }

@@ -1,0 +1,55 @@
+//! From flags to a policy: the one place that asks the analyzer.
+//!
+//! Input: [`Arguments`] and the program. Output: [`Policy`], computed or read from a file, with what `--allow` and
+//! `--deny` change.
+
+use std::path::Path;
+
+use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
+
+use crate::cli::Arguments;
+use crate::failure::Failure;
+
+/// The policy that the arguments ask for.
+pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
+    if let Some(both) = arguments.allow.iter().find(|call| arguments.deny.contains(call)) {
+        return Err(Failure::Usage(format!("{both} is both allowed and denied")));
+    }
+    let mut policy = match &arguments.policy {
+        Some(path) => read(path)?,
+        None => analyze(arguments)?,
+    };
+    for call in &arguments.allow {
+        let evidence = Evidence::Requested { by: "--allow".to_owned() };
+        policy.allowed.entry(*call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
+    }
+    policy.allowed.retain(|call, _| !arguments.deny.contains(call));
+    Ok(policy)
+}
+
+fn analyze(arguments: &Arguments) -> Result<Policy, Failure> {
+    let source = "no analysis in this version: give --policy FILE".into();
+    Err(Failure::Analysis { path: arguments.input.clone(), source })
+}
+
+fn read(path: &Path) -> Result<Policy, Failure> {
+    let wrong = |reason: String| Failure::NamedFile { flag: "--policy", path: path.to_owned(), reason };
+    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let policy: Policy = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    if policy.format == POLICY_FORMAT {
+        Ok(policy)
+    } else {
+        Err(wrong(format!("format {}, expected {POLICY_FORMAT}", policy.format)))
+    }
+}
+
+/// Writes the policy where `--emit-policy` says.
+pub(crate) fn emit(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
+    let Some(path) = &arguments.emit_policy else {
+        return Ok(());
+    };
+    let wrong = |reason: String| Failure::NamedFile { flag: "--emit-policy", path: path.clone(), reason };
+    let mut text = serde_json::to_string_pretty(policy).map_err(|error| wrong(error.to_string()))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| wrong(error.to_string()))
+}

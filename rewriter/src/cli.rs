@@ -1,0 +1,121 @@
+//! The command line of `chestnut-patch`.
+//!
+//! Input: arguments. Output: [`Arguments`], parsed and free of contradictions. Flags that decide what the analysis looks
+//! at are kept together in [`AnalysisFlags`].
+
+use std::path::PathBuf;
+
+use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::bpf::Action;
+use clap::{Args, Parser, ValueEnum};
+
+/// Makes a program sandbox itself: computes the system calls that it can make, and puts into it a seccomp filter that
+/// refuses all others.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "chestnut-patch", version, after_help = EXIT_STATUSES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
+
+    /// Takes the policy from a file instead of computing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Writes the policy to a file, with the evidence for each call.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) emit_policy: Option<PathBuf>,
+
+    /// Allows calls that the analysis did not find.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
+    pub(crate) allow: Vec<SyscallNr>,
+
+    /// Takes calls from the policy.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
+    pub(crate) deny: Vec<SyscallNr>,
+
+    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
+    #[arg(long, value_name = "ACTION", default_value = "kill")]
+    pub(crate) action: Action,
+
+    /// Goes on although a reached system call has a number that is not known; the policy then states it.
+    #[arg(long)]
+    pub(crate) ignore_unresolved: bool,
+
+    /// Patches a program that is setuid or setgid.
+    #[arg(long)]
+    pub(crate) allow_setuid: bool,
+
+    /// Replaces the filter of a file that is already patched.
+    #[arg(long, conflicts_with = "unpatch")]
+    pub(crate) repatch: bool,
+
+    /// Gives back the file as it was before it was patched, byte for byte.
+    #[arg(long, conflicts_with_all = ["list", "policy", "emit_policy", "allow", "deny"])]
+    pub(crate) unpatch: bool,
+
+    /// Prints the names of the allowed calls, one a line, and writes nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    /// Prints the result as JSON on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Says more: libraries, assumptions, where everything went.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// The program.
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+
+    /// Where the patched program goes.
+    #[arg(value_name = "OUT", required_unless_present = "list")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What the analysis is told.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What the analysis looks at")]
+pub(crate) struct AnalysisFlags {
+    /// Looks for the loader, libraries and configuration below this folder.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+
+    /// A library that the program loads by other means than its headers.
+    #[arg(long = "lib", value_name = "FILE")]
+    pub(crate) libraries: Vec<PathBuf>,
+
+    /// The name services to count with, instead of those in nsswitch.conf.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) nss: Option<Vec<String>>,
+
+    /// A library that the program opens while it runs, under a name that the analysis cannot see.
+    #[arg(long, value_name = "FILE|GLOB")]
+    pub(crate) dlopen: Vec<String>,
+
+    /// A program that this one executes; `self` for itself.
+    #[arg(long, value_name = "PATH|self")]
+    pub(crate) exec_target: Vec<String>,
+
+    /// Whether the program may execute others: follow counts the calls of those that are known, deny lets every
+    /// execution fail with EACCES.
+    #[arg(long, value_name = "MODE", default_value = "follow")]
+    pub(crate) exec: ExecMode,
+}
+
+/// What becomes of execve and execveat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecMode {
+    /// Known programs are analyzed too.
+    Follow,
+    /// They fail.
+    Deny,
+}
+
+const EXIT_STATUSES: &str = "Exit status: 0 done; 1 the program cannot be patched, or not written, and why; 2 the \
+                             command line, or a file that a flag names, is wrong.";
+
+fn call(text: &str) -> Result<SyscallNr, String> {
+    SyscallNr::from_name(text).ok_or_else(|| format!("there is no system call {text:?}"))
+}

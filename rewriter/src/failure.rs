@@ -1,0 +1,68 @@
+//! Everything that ends `chestnut-patch` without success, and its exit status.
+//!
+//! Status 1: the program cannot be patched, or its patched form cannot be written. Status 2: the command line, or a file
+//! that one of its flags names, is wrong. A message is one line: file, what, and what helps.
+
+use std::path::PathBuf;
+
+use chestnut_analyzer::policy::UnresolvedSite;
+
+use crate::report::site_text;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{}", path.display())]
+    Refused { path: PathBuf, source: chestnut_rewriter::Error },
+    #[error("{}: cannot be read", path.display())]
+    Input { path: PathBuf, source: std::io::Error },
+    #[error("{}: not a regular file", path.display())]
+    NotRegular { path: PathBuf },
+    #[error("{}: cannot be written", path.display())]
+    Output { path: PathBuf, source: std::io::Error },
+    #[error("{}: the same file as {}: write to another one", output.display(), input.display())]
+    SameFile { input: PathBuf, output: PathBuf },
+    #[error("{}: {what}: whoever may start it gets the rights of another; --allow-setuid goes on", path.display())]
+    Privileged { path: PathBuf, what: &'static str },
+    #[error("{}", unresolved_text(path, sites))]
+    Unresolved { path: PathBuf, sites: Vec<UnresolvedSite> },
+    #[error("{}: cannot be analyzed", path.display())]
+    Analysis { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{flag} {}: {reason}", path.display())]
+    NamedFile { flag: &'static str, path: PathBuf, reason: String },
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Failure {
+    /// The exit status.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::NamedFile { .. } | Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// The message with all its causes, in one line.
+    pub(crate) fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}
+
+fn unresolved_text(path: &std::path::Path, sites: &[UnresolvedSite]) -> String {
+    let sites: Vec<_> = sites.iter().map(site_text).collect();
+    format!(
+        "{}: {} reached system call{} with a number that is not known: {}; --ignore-unresolved goes on without what they call, --allow NAME adds it",
+        path.display(),
+        sites.len(),
+        if sites.len() == 1 { "" } else { "s" },
+        sites.join(", ")
+    )
+}

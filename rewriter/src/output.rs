@@ -1,0 +1,160 @@
+//! Reads the program and writes its patched form: never half a file, never over the program itself.
+//!
+//! Input: paths and bytes. Output: [`Input`]; or a file at OUT with mode, owner and extended attributes of IN, and a
+//! list of what could not be kept. OUT appears by rename(2), so that whoever looks sees the old file or all of the new
+//! one; until then everything is in a temporary file beside it, which goes away with any failure.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, XattrFlags};
+
+use crate::failure::Failure;
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const PERMISSIONS: u32 = 0o7777;
+
+/// Attributes that hold a signature of the contents: it would be wrong for the new ones.
+const SIGNATURES: [&str; 2] = ["security.ima", "security.evm"];
+
+/// A program that was read.
+pub(crate) struct Input {
+    pub(crate) bytes: Vec<u8>,
+    file: File,
+    metadata: Metadata,
+}
+
+/// Reads a program.
+pub(crate) fn read(path: &Path) -> Result<Input, Failure> {
+    let unreadable = |source| Failure::Input { path: path.to_owned(), source };
+    // Before it is opened: opening a pipe waits for somebody to write to it.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(Failure::NotRegular { path: path.to_owned() });
+    }
+    let mut file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file, &mut bytes).map_err(unreadable)?;
+    Ok(Input { bytes, file, metadata })
+}
+
+impl Input {
+    /// The mark that gives other rights to whoever starts the file.
+    pub(crate) fn privilege(&self) -> Option<&'static str> {
+        match (self.metadata.mode() & SETUID, self.metadata.mode() & SETGID) {
+            (0, 0) => None,
+            (0, _) => Some("setgid"),
+            _ => Some("setuid"),
+        }
+    }
+}
+
+/// Where OUT really is, having made sure that it may be written.
+pub(crate) fn place(input: &Input, input_path: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let unwritable = |source| Failure::Output { path: path.to_owned(), source };
+    let existing = match std::fs::metadata(path) {
+        Ok(existing) => existing,
+        // A link that leads nowhere is not written through, nor taken away.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(path).is_err() => {
+            let folder = folder_of(path);
+            let there = std::fs::metadata(folder).map_err(unwritable)?;
+            return if there.is_dir() {
+                Ok(path.to_owned())
+            } else {
+                Err(unwritable(io::ErrorKind::NotADirectory.into()))
+            };
+        }
+        Err(error) => return Err(unwritable(error)),
+    };
+    if (existing.dev(), existing.ino()) == (input.metadata.dev(), input.metadata.ino()) {
+        return Err(Failure::SameFile { input: input_path.to_owned(), output: path.to_owned() });
+    }
+    if !existing.is_file() {
+        return Err(Failure::NotRegular { path: path.to_owned() });
+    }
+    std::fs::canonicalize(path).map_err(unwritable)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes OUT. Returns what of IN could not be kept.
+pub(crate) fn write(input: &Input, path: &Path, bytes: &[u8]) -> Result<Vec<String>, Failure> {
+    write_file(input, path, bytes).map_err(|source| Failure::Output { path: path.to_owned(), source })
+}
+
+fn write_file(input: &Input, path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {
+    let mut temporary = tempfile::Builder::new().prefix(".chestnut-patch-").tempfile_in(folder_of(path))?;
+    temporary.write_all(bytes)?;
+    let mut lost = Vec::new();
+    // The owner first: changing it clears capabilities and the setuid bit.
+    let mut mode = input.metadata.mode() & PERMISSIONS;
+    if let Some(loss) = keep_owner(input, temporary.as_file())? {
+        if mode & (SETUID | SETGID) != 0 {
+            mode &= !(SETUID | SETGID);
+            lost.push("setuid and setgid bits (the owner is another)".to_owned());
+        }
+        lost.push(loss);
+    }
+    lost.extend(keep_attributes(&input.file, temporary.as_file())?);
+    temporary.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    // Not every file system can sync a folder; the file itself is safe.
+    let _ = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    Ok(lost)
+}
+
+/// Gives the file the owner of IN, or says that it could not.
+fn keep_owner(input: &Input, file: &File) -> io::Result<Option<String>> {
+    let (old, new) = (&input.metadata, file.metadata()?);
+    let owner = |different: bool, owner: u32| different.then_some(owner);
+    let user = owner(old.uid() != new.uid(), old.uid()).map(Uid::from_raw);
+    let group = owner(old.gid() != new.gid(), old.gid()).map(Gid::from_raw);
+    if user.is_none() && group.is_none() || rustix::fs::fchown(file, user, group).is_ok() {
+        return Ok(None);
+    }
+    Ok(Some(format!("owner {}:{}", old.uid(), old.gid())))
+}
+
+/// Copies extended attributes: file capabilities, access control lists, labels. Returns those that were lost.
+fn keep_attributes(from: &File, to: &File) -> io::Result<Vec<String>> {
+    let mut lost = Vec::new();
+    for name in attribute_names(from)? {
+        let copied = if SIGNATURES.contains(&name.as_str()) {
+            Err("a signature of the old contents".to_owned())
+        } else {
+            copy_attribute(from, to, &name).map_err(|error| error.to_string())
+        };
+        if let Err(reason) = copied {
+            lost.push(format!("{name} ({reason})"));
+        }
+    }
+    Ok(lost)
+}
+
+fn attribute_names(file: &File) -> io::Result<Vec<String>> {
+    // XATTR_LIST_MAX.
+    let mut buffer = vec![0_u8; 1 << 16];
+    let length = match rustix::fs::flistxattr(file, &mut buffer) {
+        Ok(length) => length,
+        // A file system without extended attributes.
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    buffer.truncate(length);
+    let names = buffer.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+}
+
+fn copy_attribute(from: &File, to: &File, name: &str) -> rustix::io::Result<()> {
+    // XATTR_SIZE_MAX.
+    let mut value = vec![0_u8; 1 << 16];
+    let length = rustix::fs::fgetxattr(from, name, &mut value)?;
+    value.truncate(length);
+    rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty())
+}

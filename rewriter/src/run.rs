@@ -1,0 +1,113 @@
+//! What `chestnut-patch` does, step by step.
+//!
+//! Input: [`Arguments`] and the two streams. Output: a file, text on the streams, or a [`Failure`]. OUT is only touched
+//! in the last step, after the result has been verified.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::FilterOptions;
+use serde_json::json;
+
+use crate::cli::{Arguments, ExecMode};
+use crate::failure::Failure;
+use crate::output::Input;
+use crate::report::Report;
+use crate::{analysis, output};
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
+    let mut input = output::read(&arguments.input)?;
+    let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
+    if arguments.unpatch {
+        let old = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
+        return restore(arguments, &input, &old, stdout, stderr);
+    }
+    if arguments.repatch && chestnut_rewriter::is_patched(&input.bytes).map_err(refused)? {
+        input.bytes = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
+    }
+    chestnut_rewriter::check(&input.bytes).map_err(refused)?;
+    let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
+        let policy = analysis::policy(arguments)?;
+        analysis::emit(arguments, &policy)?;
+        refuse_unresolved(arguments, &policy)?;
+        return list(arguments, &policy, stdout);
+    };
+    if let Some(what) = input.privilege().filter(|_| !arguments.allow_setuid) {
+        return Err(Failure::Privileged { path: arguments.input.clone(), what });
+    }
+    // Before the analysis, which takes its time.
+    let place = output::place(&input, &arguments.input, path)?;
+    let policy = analysis::policy(arguments)?;
+    analysis::emit(arguments, &policy)?;
+    refuse_unresolved(arguments, &policy)?;
+    let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
+    let lost = output::write(&input, &place, &rewritten.bytes)?;
+    let (input, output) = (arguments.input.as_path(), path.as_path());
+    let report = Report { input, output, policy: &policy, rewritten: &rewritten, lost: &lost };
+    if arguments.json {
+        print(stdout, &format!("{:#}\n", report.json()))
+    } else {
+        print(stderr, &report.text(arguments.verbose))
+    }
+}
+
+fn print(stream: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+        // Whoever reads has had enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Output { path: "standard output".into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn filter_options(arguments: &Arguments) -> FilterOptions {
+    let mut failing = BTreeMap::new();
+    if arguments.analysis.exec == ExecMode::Deny {
+        let calls = ["execve", "execveat"].into_iter().filter_map(SyscallNr::from_name);
+        failing.extend(calls.map(|call| (call, EACCES)));
+    }
+    FilterOptions { action: arguments.action, failing }
+}
+
+/// What an execution that is denied fails with.
+const EACCES: u16 = 13;
+
+fn refuse_unresolved(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
+    if policy.unresolved.is_empty() || arguments.ignore_unresolved {
+        return Ok(());
+    }
+    Err(Failure::Unresolved { path: arguments.input.clone(), sites: policy.unresolved.clone() })
+}
+
+fn list(arguments: &Arguments, policy: &Policy, stdout: &mut dyn Write) -> Result<(), Failure> {
+    let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
+    let filter = chestnut_rewriter::compile(policy, &filter_options(arguments)).map_err(refused)?;
+    let names: Vec<_> = filter.specification().allowed().iter().map(ToString::to_string).collect();
+    if arguments.json {
+        return print(stdout, &format!("{:#}\n", json!({ "allowed": names })));
+    }
+    print(stdout, &names.iter().map(|name| format!("{name}\n")).collect::<String>())
+}
+
+fn restore(
+    arguments: &Arguments,
+    input: &Input,
+    old: &[u8],
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Failure> {
+    let path = arguments.output.as_deref().unwrap_or(Path::new(""));
+    let place = output::place(input, &arguments.input, path)?;
+    let lost = output::write(input, &place, old)?;
+    if arguments.json {
+        let result = json!({ "input": arguments.input, "output": path, "output_bytes": old.len(), "not_kept": lost });
+        return print(stdout, &format!("{result:#}\n"));
+    }
+    let losses = lost.iter().map(|loss| format!("warning: not kept: {loss}\n")).collect::<String>();
+    print(stderr, &format!("{}: as it was before it was patched\n{losses}", path.display()))
+}
