@@ -186,7 +186,7 @@ pub enum ImageError {
         /// Where it writes.
         slot: Vaddr,
     },
-    /// `DT_RELR` words that are out of order.
+    /// `DT_RELR` words that make no sense.
     #[error("DT_RELR: word {index} ({word:#x}) {problem}")]
     Relr {
         /// Index of the word.

@@ -27,6 +27,9 @@ mod symbol_count;
 mod tls;
 mod version;
 
+#[cfg(test)]
+mod tests;
+
 pub use dynamic::Dynamic;
 pub use error::{HeaderField, ImageError};
 pub use frame::{FrameDescription, FrameError};

@@ -88,6 +88,11 @@ impl<'data> AddressSpace<'data> {
         Ok(Self { data, segments })
     }
 
+    /// How many words of 8 bytes the file has.
+    pub(super) const fn file_words(&self) -> usize {
+        self.data.len() / 8
+    }
+
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
