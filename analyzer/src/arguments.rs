@@ -6,11 +6,11 @@
 use iced_x86::{FlowControl, Instruction};
 
 use crate::address::Vaddr;
-use crate::cfg::{Cfg, direct_jump_target};
+use crate::cfg::direct_jump_target;
+use crate::code::Code;
 use crate::dataflow;
-use crate::elf::Image;
 use crate::functions::Function;
-use crate::instruction::{ReferenceKind, fixed_memory_operand};
+use crate::instruction::fixed_memory_operand;
 use crate::registers::State;
 use crate::value::Value;
 
@@ -44,23 +44,6 @@ impl CallSite {
     }
 }
 
-/// Decodes a function and builds its control-flow graph. `interior` are the addresses inside functions of the file that
-/// pointers in data name, sorted.
-#[must_use]
-pub fn control_flow(image: &Image<'_>, function: &Function, interior: &[Vaddr]) -> (Vec<Instruction>, Cfg) {
-    let instructions = function.instructions(image);
-    let named =
-        function.references.iter().filter(|r| matches!(r.kind, ReferenceKind::JumpTable | ReferenceKind::Address));
-    let mut targets: Vec<Vaddr> = named.map(|r| r.target).filter(|&at| function.contains(at)).collect();
-    for &(start, end) in &function.extents {
-        let first = interior.partition_point(|&at| at < start);
-        let behind = interior.partition_point(|&at| at < end);
-        targets.extend(interior.get(first..behind).unwrap_or(&[]));
-    }
-    let cfg = Cfg::new(&instructions, function.start, &targets);
-    (instructions, cfg)
-}
-
 /// The target of a call or of a jump that may leave the function; `None` for other instructions and unknown targets.
 #[must_use]
 pub fn callee(instruction: &Instruction) -> Option<Callee> {
@@ -80,20 +63,12 @@ pub fn callee(instruction: &Instruction) -> Option<Callee> {
 
 /// The calls of `function` whose callee `wanted` picks.
 #[must_use]
-pub fn call_sites(
-    image: &Image<'_>,
-    function: &Function,
-    interior: &[Vaddr],
-    wanted: impl Fn(Callee) -> bool,
-) -> Vec<CallSite> {
-    let (instructions, cfg) = control_flow(image, function, interior);
-    let picks = |i: &Instruction| {
-        callee(i).is_some_and(|c| {
-            !matches!(c, Callee::Direct(target) if function.contains(target) && target != function.start) && wanted(c)
-        })
-    };
+pub fn call_sites(code: &Code<'_, '_>, function: &Function, wanted: impl Fn(Callee) -> bool) -> Vec<CallSite> {
+    let (instructions, cfg) = code.control_flow(function);
+    let leaves = |c| !matches!(c, Callee::Direct(at) if function.contains(at) && at != function.start);
+    let picks = |i: &Instruction| callee(i).is_some_and(|c| leaves(c) && wanted(c));
     let mut found = Vec::new();
-    dataflow::observe(image, &instructions, &cfg, picks, |instruction, at, state| {
+    dataflow::observe(code.image, &instructions, &cfg, picks, |instruction, at, state| {
         if let Some(callee) = callee(instruction) {
             let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
             found.push(CallSite { at, callee, is_jump, state: state.clone() });

@@ -136,7 +136,7 @@ impl<'a, 'data> Callers<'a, 'data> {
         let Some(function) = module.summary.functions().function(caller.1) else { return Vec::new() };
         let goes_there =
             |candidate: Callee| targets(self.program, caller.0, candidate).iter().any(|(to, _)| *to == callee);
-        let found = call_sites(&module.image, function, module.summary.interior_pointers(), goes_there);
+        let found = call_sites(&module.code(), function, goes_there);
         let all_at_start = found.iter().all(|site| {
             targets(self.program, caller.0, site.callee).iter().all(|(to, is_start)| *to != callee || *is_start)
         });

@@ -4,8 +4,7 @@
 //! those inside the function; a jump that leaves it ends its block. An indirect jump has an edge to every address of the
 //! function that a jump table, a pointer in data or an instruction names; where there is none it is a tail call.
 //!
-//! Over-approximates: a call is taken to return (there is no proof that it does not), all tables serve all indirect
-//! jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
+//! Over-approximates: all tables serve all indirect jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use rustc_hash::FxHashMap;
@@ -33,11 +32,13 @@ pub struct Cfg {
 }
 
 /// Whether control does not simply go on behind the instruction. System calls and software interrupts come back.
-fn ends_block(instruction: &Instruction) -> bool {
-    !matches!(
-        instruction.flow_control(),
-        FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt
-    )
+fn ends_block(instruction: &Instruction, comes_back: &impl Fn(&Instruction) -> bool) -> bool {
+    match instruction.flow_control() {
+        FlowControl::Next | FlowControl::Interrupt => false,
+        FlowControl::Call if instruction.mnemonic() != Mnemonic::Call => false,
+        FlowControl::Call | FlowControl::IndirectCall => !comes_back(instruction),
+        _ => true,
+    }
 }
 
 /// The address that a direct jump goes to, conditional or not.
@@ -67,9 +68,15 @@ fn is_padding(instruction: &Instruction) -> bool {
 
 impl Cfg {
     /// Cuts `instructions` into blocks. `entry` is the address where the function is entered, `table_targets` are
-    /// addresses that its indirect jumps may go to.
+    /// addresses that its indirect jumps may go to, `comes_back` says whether a call may return.
     #[must_use]
-    pub fn new(instructions: &[Instruction], entry: Vaddr, table_targets: &[Vaddr]) -> Self {
+    pub fn new(
+        instructions: &[Instruction],
+        entry: Vaddr,
+        table_targets: &[Vaddr],
+        comes_back: impl Fn(&Instruction) -> bool,
+    ) -> Self {
+        let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
         let index_of: FxHashMap<u64, usize> =
             instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
         let at = |address: Vaddr| index_of.get(&address.0).copied();

@@ -3,8 +3,7 @@
 //! Input: a function's instructions, its [`Cfg`] and its image. Output: the [`State`] before each instruction that the
 //! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in address order,
 //! which is close to reverse post-order in compiled code). It ends because each [`crate::value::Value`] can only climb
-//! a lattice of bounded height; a budget of steps guards against hostile inputs, and where it runs out everything is
-//! unknown.
+//! a lattice of bounded height, and climbs it at once where it keeps climbing.
 //!
 //! Over-approximates: joins at block starts forget which path was taken. May miss: what [`crate::registers`] names.
 
@@ -17,8 +16,9 @@ use crate::cfg::{BlockId, Cfg};
 use crate::elf::Image;
 use crate::registers::State;
 
-/// Block visits after which a function counts as too hard: real functions need fewer than 10 visits for each block.
-const VISITS_PER_BLOCK: usize = 64;
+/// Visits of one block after which whatever still changes there becomes unknown (widening): the sets of a loop counter
+/// would otherwise grow one number at a time.
+const PATIENCE: u32 = 6;
 
 /// Runs the analysis and calls `observe` once for each instruction that `wanted` picks, with the state before it.
 /// Instructions that no path reaches are observed with everything unknown.
@@ -56,25 +56,24 @@ fn solve(
     let mut states: Vec<Option<State>> = vec![None; cfg.blocks().len()];
     let mut work: BTreeSet<BlockId> = BTreeSet::new();
     for orphan in cfg.orphans() {
-        seed(&mut states, orphan, State::unknown());
+        seed(&mut states, orphan, &State::unknown(), false);
         work.insert(orphan);
     }
-    seed(&mut states, cfg.entry(), State::at_entry());
+    seed(&mut states, cfg.entry(), &State::at_entry(), false);
     work.insert(cfg.entry());
 
-    let mut budget = cfg.blocks().len().saturating_mul(VISITS_PER_BLOCK);
+    let mut visits = vec![0_u32; cfg.blocks().len()];
     while let Some(id) = work.pop_first() {
-        if budget == 0 {
-            return vec![Some(State::unknown()); cfg.blocks().len()];
-        }
-        budget -= 1;
         let (Some(block), Some(Some(entry))) = (cfg.blocks().get(id), states.get(id)) else { continue };
         let mut state = entry.clone();
         for instruction in instructions.get(block.instructions.clone()).unwrap_or(&[]) {
             state.step(instruction, image, factory);
         }
+        let Some(count) = visits.get_mut(id) else { continue };
+        *count = count.saturating_add(1);
         for &successor in &block.successors {
-            if seed(&mut states, successor, state.clone()) {
+            let widen = visits.get(successor).is_some_and(|count| *count > PATIENCE);
+            if seed(&mut states, successor, &state, widen) {
                 work.insert(successor);
             }
         }
@@ -83,11 +82,11 @@ fn solve(
 }
 
 /// Joins `state` into the one at the start of block `id`; true if that changed it.
-fn seed(states: &mut [Option<State>], id: BlockId, state: State) -> bool {
+fn seed(states: &mut [Option<State>], id: BlockId, state: &State, widen: bool) -> bool {
     match states.get_mut(id) {
-        Some(Some(old)) => old.join(&state),
+        Some(Some(old)) => old.join(state, widen),
         Some(empty) => {
-            *empty = Some(state);
+            *empty = Some(state.clone());
             true
         }
         None => false,

@@ -24,4 +24,12 @@ pub enum Error {
         #[source]
         source: ImageError,
     },
+    /// A pattern for libraries to load matches no file.
+    #[error("no file below {} matches {pattern:?}: give --dlopen the name of a library or a pattern that matches one", root.display())]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+        /// Below which folder it was looked for.
+        root: PathBuf,
+    },
 }

@@ -4,18 +4,26 @@
 //! → `Program` → `Reachable` → [`policy::Policy`].
 
 pub mod address;
+pub mod always;
+pub mod analysis;
 pub mod arguments;
 pub mod callers;
 pub mod cfg;
+pub mod code;
+pub mod converters;
 pub mod data;
 pub mod dataflow;
 pub mod elf;
 pub mod error;
+pub mod evidence;
 pub mod functions;
 pub mod instruction;
 pub mod jump_table;
+pub mod late_loading;
 pub mod loader;
+pub mod loader_state;
 pub mod mapping;
+pub mod open_sites;
 pub mod policy;
 pub mod program;
 pub mod reachability;
@@ -24,3 +32,6 @@ pub mod startup;
 pub mod summary;
 pub mod syscall;
 pub mod value;
+
+pub use analysis::{Options, analyze};
+pub use error::Error;

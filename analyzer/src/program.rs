@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
+use crate::code::Code;
 use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
 use crate::summary::ModuleSummary;
 
@@ -45,6 +46,14 @@ pub struct Module<'data> {
     pub image: Image<'data>,
     /// What it says.
     pub summary: Arc<ModuleSummary>,
+}
+
+impl<'data> Module<'data> {
+    /// Its code, for data flow.
+    #[must_use]
+    pub fn code(&self) -> Code<'_, 'data> {
+        self.summary.code(&self.image)
+    }
 }
 
 /// What a symbol can mean.

@@ -148,13 +148,17 @@ impl State {
         }
     }
 
-    /// Joins `other` in; true if that changed anything.
-    pub fn join(&mut self, other: &Self) -> bool {
+    /// Joins `other` in; true if that changed anything. With `widen`, what changes becomes unknown.
+    pub fn join(&mut self, other: &Self, widen: bool) -> bool {
         let mut changed = false;
+        let joined = |mine: &Value, theirs: &Value| match mine.join(theirs) {
+            value if value != *mine && widen => Value::Top,
+            value => value,
+        };
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
-            let joined = mine.join(theirs);
-            if joined != *mine {
-                *mine = joined;
+            let value = joined(mine, theirs);
+            if value != *mine {
+                *mine = value;
                 changed = true;
             }
         }
@@ -165,10 +169,11 @@ impl State {
         changed |= escaped != self.escaped;
         self.escaped = escaped;
         if self.frame != other.frame {
-            let offsets: std::collections::BTreeSet<i64> =
-                self.frame.iter().chain(&other.frame).map(|(o, _)| *o).collect();
+            let mut offsets: Vec<i64> = self.frame.iter().chain(&other.frame).map(|(o, _)| *o).collect();
+            offsets.sort_unstable();
+            offsets.dedup();
             let frame: Vec<(i64, Value)> =
-                offsets.into_iter().map(|o| (o, self.slot(o).join(&other.slot(o)))).collect();
+                offsets.into_iter().map(|o| (o, joined(&self.slot(o), &other.slot(o)))).collect();
             if frame != self.frame {
                 self.frame = frame;
                 changed = true;

@@ -7,12 +7,9 @@
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
 use crate::elf::{Dynamic, RelocationTarget};
+use crate::loader_state::{CALLED_BEFORE_START, binds_lazily, left_behind, looked_up};
 use crate::program::{Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Phase, Root};
-
-/// Names that glibc's loader looks up and calls before the program starts, and never again in its namespace
-/// (`elf/dl-call-libc-early-init.c`).
-pub const CALLED_BEFORE_START: [&[u8]; 1] = [b"__libc_early_init"];
 
 /// All roots of a program.
 #[must_use]
@@ -27,13 +24,29 @@ pub fn roots(program: &Program<'_>) -> Vec<Root> {
         };
         module_roots(id, module, constructors, &mut roots);
     }
-    for name in CALLED_BEFORE_START {
-        for found in program.exported(name, |_| true) {
-            let at = (found.module, found.address);
-            roots.push(Root { at, phase: Phase::Before, reason: "called by the loader at start", escapes: false });
-        }
+    let interpreter = program.modules().find(|(_, m)| m.role == ModuleRole::Interpreter && is_glibc_loader(m));
+    if let Some((id, module)) = interpreter {
+        loader_roots(program, id, module, &mut roots);
     }
     roots
+}
+
+/// What glibc's loader leaves behind in itself and in the C library.
+fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, roots: &mut Vec<Root>) {
+    for (at, reason) in left_behind(module, binds_lazily(program)) {
+        roots.push(Root { at: (id, at), phase: Phase::After, reason, escapes: true });
+    }
+    let mut looked_up_by_name = |name: &[u8], phase, reason| {
+        for found in program.exported(name, |m| m.role == ModuleRole::Needed) {
+            roots.push(Root { at: (found.module, found.address), phase, reason, escapes: true });
+        }
+    };
+    for name in CALLED_BEFORE_START {
+        looked_up_by_name(name, Phase::Before, "called by the loader at start");
+    }
+    for name in looked_up(module) {
+        looked_up_by_name(name, Phase::After, "looked up by the loader");
+    }
 }
 
 /// Whether the interpreter is glibc's.
@@ -44,10 +57,8 @@ fn is_glibc_loader(module: &Module<'_>) -> bool {
 
 fn module_roots(id: ModuleId, module: &Module<'_>, constructors: Phase, roots: &mut Vec<Root>) {
     let mut add = |at: Vaddr, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
-    match (module.role, module.image.entry()) {
-        (ModuleRole::Main, Some(entry)) => add(entry, Phase::After, "entry point"),
-        (ModuleRole::Interpreter, Some(entry)) => add(entry, Phase::Before, "start of the loader"),
-        _ => {}
+    if let Some(entry) = module.image.entry().filter(|_| module.role == ModuleRole::Main) {
+        add(entry, Phase::After, "entry point");
     }
     if let Some(dynamic) = module.image.dynamic() {
         dynamic_roots(module, dynamic, constructors, &mut add);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
-use crate::arguments::control_flow;
+use crate::code::Code;
 use crate::data::{Data, PointerTarget};
 use crate::dataflow;
 use crate::elf::Image;
@@ -55,9 +55,10 @@ impl ModuleSummary {
         let mut interior: Vec<Vaddr> =
             targets.into_iter().filter(|&at| image.is_code(at) && !functions.starts_at(at)).collect();
         interior.sort_unstable();
+        let code = Code::new(image, &functions, &data, &interior);
         let sites = (0_u32..).map(FunctionId).zip(functions.all()).collect::<Vec<_>>();
         let sites = sites.into_par_iter().filter(|(_, f)| !f.syscalls.is_empty()).map(|(id, function)| {
-            let (instructions, cfg) = control_flow(image, function, &interior);
+            let (instructions, cfg) = code.control_flow(function);
             let mut found = Vec::new();
             let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
             dataflow::observe(image, &instructions, &cfg, wanted, |_, at, state| found.push(site(at, state)));
@@ -85,10 +86,10 @@ impl ModuleSummary {
         self.sites.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
+    /// The code of the file, for data flow; `image` is what the summary was made of.
     #[must_use]
-    pub fn interior_pointers(&self) -> &[Vaddr] {
-        &self.interior
+    pub fn code<'a, 'data>(&'a self, image: &'a Image<'data>) -> Code<'a, 'data> {
+        Code::new(image, &self.functions, &self.data, &self.interior)
     }
 }
 

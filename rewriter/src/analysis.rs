@@ -28,8 +28,14 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
 }
 
 fn analyze(arguments: &Arguments) -> Result<Policy, Failure> {
-    let source = "no analysis in this version: give --policy FILE".into();
-    Err(Failure::Analysis { path: arguments.input.clone(), source })
+    let flags = &arguments.analysis;
+    let mut options = chestnut_analyzer::Options::default();
+    options.root.clone_from(&flags.root);
+    options.libraries.clone_from(&flags.libraries);
+    options.nss.clone_from(&flags.nss);
+    options.dlopen.clone_from(&flags.dlopen);
+    chestnut_analyzer::analyze(&arguments.input, &options)
+        .map_err(|source| Failure::Analysis { path: arguments.input.clone(), source: source.into() })
 }
 
 fn read(path: &Path) -> Result<Policy, Failure> {

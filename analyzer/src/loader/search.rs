@@ -4,8 +4,8 @@
 //! subfolders that hold variants for newer processors. Spec: ld.so(8) "Dynamic string tokens", "Hardware capabilities";
 //! glibc `elf/dl-load.c` (`_dl_map_object`); musl `ldso/dynlink.c` (`load_library`).
 //!
-//! May miss: `LD_LIBRARY_PATH` and relative search paths, which depend on how and where the program is started; the
-//! latter are reported ([`Search::relative_paths`]).
+//! May miss: `LD_LIBRARY_PATH`, `LD_PRELOAD`, `/etc/ld.so.preload` and relative search paths, which depend on how and
+//! where the program is started; the last are reported ([`super::LoadedSet::relative_search_paths`]).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -149,18 +149,16 @@ impl LoadedSet {
         self.append_variants(start, &mut order);
         let mut position = 0_usize;
         while let Some(index) = order.get(position).copied() {
-            position = position.saturating_add(1);
             self.load_needs(index)?;
-            let (filtees, dependencies) = match self.files.get(index.0) {
+            let (mut filtees, dependencies) = match self.files.get(index.0) {
                 Some(file) => (file.filtees.clone(), file.dependencies.clone()),
-                None => continue,
+                None => break,
             };
-            for filtee in filtees {
-                if !order.contains(&filtee) {
-                    order.insert(position.saturating_sub(1), filtee);
-                    position = position.saturating_add(1);
-                    self.load_needs(filtee)?;
-                }
+            filtees.retain(|filtee| !order.contains(filtee));
+            if !filtees.is_empty() {
+                // The first of them is next; the filter's turn comes again, with none left.
+                order.splice(position..position, filtees);
+                continue;
             }
             for dependency in dependencies {
                 if !order.contains(&dependency) {
@@ -168,6 +166,7 @@ impl LoadedSet {
                     self.append_variants(dependency, &mut order);
                 }
             }
+            position = position.saturating_add(1);
         }
         Ok(order)
     }

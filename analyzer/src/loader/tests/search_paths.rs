@@ -116,7 +116,7 @@ fn files_for_other_machines_are_skipped() {
 #[test]
 fn filters_bring_their_filtees_first() {
     let folder = TempDir::new().unwrap();
-    library(folder.path(), "libreal.so", &[]);
+    library(folder.path(), "libreal.so", &["-lm"]);
     let filter = library(folder.path(), "libfilter.so", &["-Wl,--filter=libreal.so", "-Wl,-rpath,$ORIGIN"]);
     let missing = library(folder.path(), "libother.so", &["-Wl,--auxiliary=libnot-there.so"]);
     let libraries = [filter.to_str().unwrap(), missing.to_str().unwrap()];
@@ -124,4 +124,5 @@ fn filters_bring_their_filtees_first() {
     let program = compile(folder.path(), "main", MAIN, &arguments);
     let set = load_closure(&program, &LoadOptions::default()).unwrap();
     assert_eq!(names(&set, &set.scope()[..4]), ["main", "libreal.so", "libfilter.so", "libother.so"]);
+    assert!(names(&set, set.scope()).contains(&"libm.so.6".to_owned()));
 }

@@ -1,0 +1,31 @@
+//! Calls that the kernel or the C library makes without a site that the analysis could see: DESIGN section 3, rule 8.
+//!
+//! Input: the calls found so far. Output: the calls to add, each with its reason.
+
+use std::collections::BTreeMap;
+
+use crate::policy::{AllowedCall, Evidence};
+use crate::syscall::SyscallNr;
+
+/// Call, condition (one of these is allowed; none: always), reason.
+const RULES: [(&str, &[&str], &str); 5] = [
+    ("rt_sigreturn", &[], "every signal handler returns through it"),
+    ("restart_syscall", &[], "the kernel makes it to resume a call that a stop interrupted"),
+    ("exit_group", &[], "a program must be able to end"),
+    ("set_robust_list", &["clone", "clone3"], "the C library registers each new thread"),
+    ("rseq", &["clone", "clone3"], "the C library registers each new thread, and gives up if that fails"),
+];
+
+/// Adds what the rules call for.
+pub fn add(allowed: &mut BTreeMap<SyscallNr, AllowedCall>) {
+    for (name, conditions, reason) in RULES {
+        let is_allowed = |name: &&str| SyscallNr::from_name(name).is_some_and(|call| allowed.contains_key(&call));
+        if !conditions.is_empty() && !conditions.iter().any(is_allowed) {
+            continue;
+        }
+        if let Some(call) = SyscallNr::from_name(name) {
+            let evidence = Evidence::Always { reason: reason.to_owned() };
+            allowed.entry(call).or_insert_with(|| AllowedCall { name: name.to_owned(), evidence });
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the loader leaves behind when it enters the program.
+//!
+//! Input: the interpreter. Output: addresses in it that run later, and names that it has looked up in the C library.
+//! Its start-up itself ran before the filter was on, and glibc's never runs again in the same process. What stays of it
+//! (glibc: `sysdeps/x86_64/dl-machine.h`, `elf/rtld.c`, `elf/dl-minimal.c`, `sysdeps/nptl/dl-mutex.c`):
+//!
+//! * the address that its entry code hands to the program in a register: `_dl_fini`;
+//! * addresses of its functions that it has stored in global variables;
+//! * functions of the C library that it has looked up by name: `malloc` and its kin, mutexes;
+//! * the trampolines that bind a function at its first call, which are in no table: they save the vector registers.
+//!
+//! Over-approximates: every function that stores an address, and every name that it knows, counts as if it had run.
+//! May miss: addresses that the start-up stores through pointers.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use crate::address::Vaddr;
+use crate::dataflow;
+use crate::elf::{RelocationTarget, SymbolRelocationKind};
+use crate::functions::Function;
+use crate::instruction::{ReferenceKind, fixed_memory_operand};
+use crate::program::{Module, Program};
+use crate::value::Atom;
+
+/// Names that the loader looks up and calls before the program starts, and never again in its namespace
+/// (`elf/dl-call-libc-early-init.c`).
+pub const CALLED_BEFORE_START: [&[u8]; 1] = [b"__libc_early_init"];
+
+/// Code of the interpreter that may run although nothing refers to it any more.
+#[must_use]
+pub fn left_behind(interpreter: &Module<'_>, binds_lazily: bool) -> Vec<(Vaddr, &'static str)> {
+    let functions = interpreter.summary.functions();
+    let mut found = Vec::new();
+    let entry = interpreter.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
+    for at in entry.into_iter().flat_map(code_addresses) {
+        found.push((at, "handed over by the loader"));
+    }
+    for function in functions.all() {
+        for at in stored_addresses(interpreter, function) {
+            found.push((at, "stored by the loader"));
+        }
+        if binds_lazily && saves_vector_registers(interpreter, function) {
+            found.push((function.start, "binds functions at their first call"));
+        }
+    }
+    found.retain(|(at, _)| interpreter.image.is_code(*at));
+    found
+}
+
+/// Names of functions that the interpreter may have looked up.
+#[must_use]
+pub fn looked_up<'data>(interpreter: &Module<'data>) -> Vec<&'data [u8]> {
+    let taken = interpreter.summary.functions().all().iter().flat_map(|f| &f.references);
+    let texts = taken.filter(|r| r.kind == ReferenceKind::Address).filter_map(|r| interpreter.image.c_string(r.target));
+    let mut names: Vec<&[u8]> = texts.filter(|name| !CALLED_BEFORE_START.contains(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether some module leaves functions to be bound at their first call.
+#[must_use]
+pub fn binds_lazily(program: &Program<'_>) -> bool {
+    program.modules().any(|(_, module)| {
+        let is_eager = module.image.dynamic().is_none_or(|dynamic| dynamic.bind_now);
+        let is_slot = |target: &RelocationTarget| {
+            matches!(target, RelocationTarget::Symbol { kind: SymbolRelocationKind::JumpSlot, .. })
+        };
+        !is_eager && module.image.relocations().iter().any(|r| is_slot(&r.target))
+    })
+}
+
+fn code_addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
+    function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
+}
+
+/// Addresses of code that the function stores at fixed places.
+fn stored_addresses(interpreter: &Module<'_>, function: &Function) -> Vec<Vaddr> {
+    let image = &interpreter.image;
+    if !code_addresses(function).any(|at| image.is_code(at)) {
+        return Vec::new();
+    }
+    let (instructions, cfg) = interpreter.code().control_flow(function);
+    let is_store = |i: &Instruction| {
+        i.mnemonic() == Mnemonic::Mov
+            && i.op0_kind() == OpKind::Memory
+            && i.op1_kind() == OpKind::Register
+            && fixed_memory_operand(i).is_some()
+    };
+    let mut found = Vec::new();
+    dataflow::observe(image, &instructions, &cfg, is_store, |instruction, _, state| {
+        for &atom in state.register(instruction.op1_register()).atoms().unwrap_or(&[]) {
+            if let Atom::Address(at) = atom {
+                found.push(at);
+            }
+        }
+    });
+    found
+}
+
+fn saves_vector_registers(interpreter: &Module<'_>, function: &Function) -> bool {
+    use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64, Xsavec, Xsavec64};
+    let saves = |i: &Instruction| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64);
+    function.instructions(&interpreter.image).iter().any(saves)
+}
