@@ -5,9 +5,9 @@
 //! breakpoint is put): what the loader and the constructors of libraries do before is not part of it. Programs that are
 //! executed later count from their first instruction: a filter is inherited.
 //!
-//! REPORT has a line `call NUMBER` for each call seen, `signal NUMBER` and `last NUMBER` if the program died of a signal
-//! (the signal; the last call that the dying thread began), `unfiltered` if a thread ended without a filter, and
-//! `entered` if the entry point was reached.
+//! REPORT has a line `call NUMBER` for each call seen, `signal NUMBER` if the program died of a signal, and
+//! `refused NUMBER` for a call that a filter did not let pass: the kernel has put back the registers of the thread when
+//! the call ends, so that the result is the number itself. `unfiltered` says that a thread ended without a filter, `entered` that the entry point was reached.
 //!
 //! # Safety
 //!
@@ -31,7 +31,8 @@ use super::{Trouble, process, wrong};
 pub(crate) struct Account {
     pub(crate) calls: BTreeSet<u64>,
     pub(crate) signal: Option<i32>,
-    pub(crate) last: Option<u64>,
+    /// Calls that a filter did not let pass, when the program died.
+    pub(crate) refused: BTreeSet<u64>,
     pub(crate) unfiltered: bool,
     pub(crate) entered: bool,
 }
@@ -52,7 +53,7 @@ pub(crate) fn observe(folder: &Path, program: &Path, arguments: &[String]) -> Re
         match key {
             "call" => drop(account.calls.insert(number)),
             "signal" => account.signal = i32::try_from(number).ok(),
-            "last" => account.last = Some(number),
+            "refused" => drop(account.refused.insert(number)),
             "unfiltered" => account.unfiltered = true,
             "entered" => account.entered = true,
             _ => return wrong(format!("report line {line:?}")),
@@ -101,8 +102,8 @@ fn supervise(arguments: &[OsString]) -> std::io::Result<()> {
 struct Thread {
     /// Between the two stops of a call.
     inside: bool,
-    /// The call that it began last.
-    last: Option<u64>,
+    /// The call that it ended last, if that did not pass a filter.
+    refused: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ struct Supervisor {
     executed: bool,
     entered: bool,
     calls: BTreeSet<u64>,
-    signal: Option<(c_int, Option<u64>)>,
+    signal: Option<(c_int, BTreeSet<u64>)>,
     unfiltered: bool,
 }
 
@@ -127,11 +128,11 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-            let thread = self.threads.remove(&pid);
             if pid == self.main && libc::WIFSIGNALED(status) {
-                let last = self.signal.and_then(|(_, last)| last).or(thread.and_then(|thread| thread.last));
-                self.signal = Some((libc::WTERMSIG(status), last));
+                let refused = self.signal.take().map_or_else(|| self.refused_calls(), |(_, refused)| refused);
+                self.signal = Some((libc::WTERMSIG(status), refused));
             }
+            self.threads.remove(&pid);
             return Ok(true);
         }
         let stop = libc::WSTOPSIG(status);
@@ -152,15 +153,14 @@ impl Supervisor {
     }
 
     fn call(&mut self, pid: pid_t) -> std::io::Result<c_int> {
-        let number = registers(pid)?.orig_rax;
+        let values = registers(pid)?;
+        let number = values.orig_rax;
         let entered = self.entered;
         let thread = self.threads.entry(pid).or_default();
         thread.inside = !thread.inside;
-        if thread.inside {
-            thread.last = Some(number);
-            if entered {
-                self.calls.insert(number);
-            }
+        thread.refused = (!thread.inside && values.rax == number).then_some(number);
+        if thread.inside && entered {
+            self.calls.insert(number);
         }
         Ok(0)
     }
@@ -210,11 +210,13 @@ impl Supervisor {
         let known = unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, 0, pointer) } == 0;
         let deadly = c_int::try_from(code).unwrap_or(0) & 0x7f;
         if known && deadly == process::SIGSYS && self.signal.is_none() {
-            // The thread that made the call is told first; the others of the process follow.
-            let last = self.threads.get(&pid).filter(|thread| thread.inside).and_then(|thread| thread.last);
-            self.signal = Some((deadly, last));
+            self.signal = Some((deadly, self.refused_calls()));
         }
         Ok(0)
+    }
+
+    fn refused_calls(&self) -> BTreeSet<u64> {
+        self.threads.values().filter_map(|thread| thread.refused).collect()
     }
 
     fn report(&self) -> Vec<u8> {
@@ -223,10 +225,10 @@ impl Supervisor {
         for number in &self.calls {
             write(&mut text, format!("call {number}"));
         }
-        if let Some((signal, last)) = self.signal {
+        if let Some((signal, refused)) = &self.signal {
             write(&mut text, format!("signal {signal}"));
-            if let Some(last) = last {
-                write(&mut text, format!("last {last}"));
+            for number in refused {
+                write(&mut text, format!("refused {number}"));
             }
         }
         if self.unfiltered {
