@@ -109,7 +109,16 @@ impl<'o> World<'o> {
             assumptions: BTreeSet::new(),
         };
         for pattern in &options.dlopen {
-            for name in world.matches(pattern)? {
+            let names = world.matches(pattern)?;
+            if names.is_empty() {
+                world.assumptions.insert(Assumption {
+                    kind: AssumptionKind::SystemConfiguration,
+                    text: format!("no library is loaded by {pattern}, since no file matches it"),
+                    site: None,
+                    flag: Some("--dlopen".to_owned()),
+                });
+            }
+            for name in names {
                 world.handle(Request { name, exports: Exports::All })?;
             }
         }
@@ -121,15 +130,15 @@ impl<'o> World<'o> {
         if !pattern.contains(['*', '?', '[']) {
             return Ok(vec![pattern.to_owned()]);
         }
-        let nothing = || Error::NoMatch { pattern: pattern.to_owned(), root: self.root.clone() };
         let on_this_machine = self.root.join(pattern.trim_start_matches('/'));
-        let paths = glob::glob(&on_this_machine.to_string_lossy()).map_err(|_| nothing())?;
+        let paths = glob::glob(&on_this_machine.to_string_lossy())
+            .map_err(|source| Error::Pattern { pattern: pattern.to_owned(), source })?;
         let inside = paths.filter_map(Result::ok).filter_map(|path| {
             let relative = path.strip_prefix(&self.root).ok()?;
             Some(Path::new("/").join(relative).to_string_lossy().into_owned())
         });
         let names: Vec<String> = inside.collect();
-        if names.is_empty() { Err(nothing()) } else { Ok(names) }
+        Ok(names)
     }
 
     /// The bytes of all files; a copy keeps them mapped.

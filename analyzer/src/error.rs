@@ -24,12 +24,13 @@ pub enum Error {
         #[source]
         source: ImageError,
     },
-    /// A pattern for libraries to load matches no file.
-    #[error("no file below {} matches {pattern:?}: give --dlopen the name of a library or a pattern that matches one", root.display())]
-    NoMatch {
+    /// A pattern for libraries to load is none.
+    #[error("{pattern:?} is no pattern of paths: *, ? and [...] stand for characters of names")]
+    Pattern {
         /// The pattern.
         pattern: String,
-        /// Below which folder it was looked for.
-        root: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: glob::PatternError,
     },
 }

@@ -4,6 +4,8 @@
 //! the program (`elf/dl-init.c`) and hands over `_dl_fini`, which runs the destructors; the program's own constructors
 //! run from `__libc_start_main`. With musl (`ldso/dynlink.c`) and in static files all constructors run after the entry.
 
+use std::ops::Range;
+
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
 use crate::elf::{Dynamic, RelocationTarget};
@@ -22,7 +24,7 @@ pub fn roots(program: &Program<'_>) -> Vec<Root> {
             ModuleRole::Needed | ModuleRole::Interpreter if runs_constructors_early => Phase::Before,
             _ => Phase::After,
         };
-        module_roots(id, module, constructors, &mut roots);
+        module_roots(program, id, constructors, &mut roots);
     }
     let interpreter = program.modules().find(|(_, m)| m.role == ModuleRole::Interpreter && is_glibc_loader(m));
     if let Some((id, module)) = interpreter {
@@ -55,26 +57,23 @@ fn is_glibc_loader(module: &Module<'_>) -> bool {
     soname.is_some_and(|name| name.starts_with(b"ld-linux"))
 }
 
-fn module_roots(id: ModuleId, module: &Module<'_>, constructors: Phase, roots: &mut Vec<Root>) {
-    let mut add = |at: Vaddr, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
+fn module_roots(program: &Program<'_>, id: ModuleId, constructors: Phase, roots: &mut Vec<Root>) {
+    let Some(module) = program.module(id) else { return };
+    let add = |roots: &mut Vec<Root>, at, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
     if let Some(entry) = module.image.entry().filter(|_| module.role == ModuleRole::Main) {
-        add(entry, Phase::After, "entry point");
+        add(roots, entry, Phase::After, "entry point");
     }
     if let Some(dynamic) = module.image.dynamic() {
-        dynamic_roots(module, dynamic, constructors, &mut add);
+        dynamic_roots(program, id, dynamic, constructors, roots);
     }
     if let Some(tls) = module.image.tls() {
         let end = tls.p_vaddr.checked_add(tls.p_filesz).unwrap_or(tls.p_vaddr);
-        for pointer in module.summary.data().pointers_in(&(tls.p_vaddr..end)) {
-            if let PointerTarget::Local(at) = pointer.target {
-                add(at, Phase::After, "initial value of a thread-local variable");
-            }
-        }
+        pointed(program, id, &(tls.p_vaddr..end), Phase::After, "initial value of a thread-local variable", roots);
     }
     if module.role == ModuleRole::Main && module.image.interpreter().is_none() {
         for relocation in module.image.relocations() {
             if let RelocationTarget::Irelative(resolver) = relocation.target {
-                add(resolver, Phase::After, "resolver of an indirect function");
+                add(roots, resolver, Phase::After, "resolver of an indirect function");
             }
         }
     }
@@ -82,28 +81,46 @@ fn module_roots(id: ModuleId, module: &Module<'_>, constructors: Phase, roots: &
 
 /// Constructors and destructors.
 fn dynamic_roots(
-    module: &Module<'_>,
+    program: &Program<'_>,
+    id: ModuleId,
     dynamic: &Dynamic<'_>,
     constructors: Phase,
-    add: &mut impl FnMut(Vaddr, Phase, &'static str),
+    roots: &mut Vec<Root>,
 ) {
-    let mut add_slots = |slots: &[Vaddr], phase, reason| {
+    let arrays = [
+        (&dynamic.preinit_array, constructors, "DT_PREINIT_ARRAY"),
+        (&dynamic.init_array, constructors, "DT_INIT_ARRAY"),
+        (&dynamic.fini_array, Phase::After, "DT_FINI_ARRAY"),
+    ];
+    for (slots, phase, reason) in arrays {
         for &slot in slots {
-            let behind = slot.checked_add(1).unwrap_or(slot);
-            for pointer in module.summary.data().pointers_in(&(slot..behind)) {
-                if let PointerTarget::Local(at) = pointer.target {
-                    add(at, phase, reason);
-                }
-            }
+            pointed(program, id, &(slot..slot.checked_add(1).unwrap_or(slot)), phase, reason, roots);
         }
-    };
-    add_slots(&dynamic.preinit_array, constructors, "DT_PREINIT_ARRAY");
-    add_slots(&dynamic.init_array, constructors, "DT_INIT_ARRAY");
-    add_slots(&dynamic.fini_array, Phase::After, "DT_FINI_ARRAY");
-    if let Some(init) = dynamic.init {
-        add(init, constructors, "DT_INIT");
     }
-    if let Some(fini) = dynamic.fini {
-        add(fini, Phase::After, "DT_FINI");
+    let functions = [(dynamic.init, constructors, "DT_INIT"), (dynamic.fini, Phase::After, "DT_FINI")];
+    for (at, phase, reason) in functions {
+        roots.extend(at.map(|at| Root { at: (id, at), phase, reason, escapes: false }));
+    }
+}
+
+/// Adds what the pointers in a range of data point to.
+fn pointed(
+    program: &Program<'_>,
+    id: ModuleId,
+    range: &Range<Vaddr>,
+    phase: Phase,
+    reason: &'static str,
+    roots: &mut Vec<Root>,
+) {
+    let Some(module) = program.module(id) else { return };
+    for pointer in module.summary.data().pointers_in(range) {
+        let mut add = |at| roots.push(Root { at, phase, reason, escapes: false });
+        match pointer.target {
+            PointerTarget::Local(at) | PointerTarget::Resolver(at) => add((id, at)),
+            PointerTarget::Symbol(index, _) => {
+                program.bind(id, index).into_iter().for_each(|found| add((found.module, found.address)));
+            }
+            PointerTarget::Copy(_) | PointerTarget::TlsDescriptor => {}
+        }
     }
 }
