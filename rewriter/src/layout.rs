@@ -9,7 +9,7 @@
 //! section headers    the three new ones if the old table ends the file, else the whole table again
 //! section names      the old ones and three more
 //! (zeros)            to the next page
-//! added segment      [program header table] stub, header, filter, note
+//! added segment      [program header table, or what made room for it] stub, header, filter, note
 //! ```
 //! Follows gABI chapters 4 and 5 and the kernel's `fs/binfmt_elf.c`: PT_LOADs ascend and share no page; the added one
 //! is the highest, right behind the last, so that the heap begins where it did, but for these few pages.
@@ -22,7 +22,7 @@ use crate::elf::{PAGE, SECTION_LENGTH, Section, Segment, align_up};
 use crate::error::Error;
 use crate::executable::{Executable, Sections, length_of};
 use crate::payload::Parts;
-use crate::table::{TablePlacement, TablePlan};
+use crate::table::{Moved, TablePlacement, TablePlan};
 
 /// Names of the added sections.
 pub const SECTION_NAMES: [&str; 3] = [".chestnut.stub", ".chestnut.filter", ".note.chestnut"];
@@ -48,6 +48,8 @@ pub struct Layout {
     pub stub_address: u64,
     /// File offset of the stub.
     pub stub_offset: u64,
+    /// Stretch of the old file (offset and end) that is copied, and the file offset of the copy.
+    pub moved: Option<(u64, u64, u64)>,
     /// The section header table, if the old file has one.
     pub sections: Option<SectionLayout>,
     /// Length of the old file.
@@ -88,13 +90,21 @@ impl Layout {
         };
         let front_end = front_end.ok_or_else(overflow)?;
         let added = place_segment(executable, plan, parts, front_end)?;
-        let (stub_offset, stub_address) = stub_place(plan, &added).ok_or_else(overflow)?;
+        let front = front_length(plan).ok_or_else(overflow)?;
+        let stub_offset = added.p_offset.checked_add(front).ok_or_else(overflow)?;
+        let stub_address = added.p_vaddr.checked_add(front).ok_or_else(overflow)?;
+        let mut segments = plan.segments.clone();
+        if let Some(moved) = &plan.moved {
+            let headers = sections.as_mut().and_then(Option::as_mut).map(|sections| &mut sections.headers);
+            move_headers(moved, &added, &mut segments, headers).ok_or_else(overflow)?;
+        }
         if let Some(sections) = sections.as_mut().and_then(Option::as_mut) {
             name_payload(&mut sections.headers, parts, stub_offset, stub_address);
         }
         Ok(Self {
             placement: plan.placement,
-            segments: with_added(plan, added),
+            segments: with_added(plan, segments, added),
+            moved: plan.moved.as_ref().map(|moved| (moved.start, moved.end, moved_to(moved, added.p_offset))),
             table_offset: plan.offset.unwrap_or(added.p_offset),
             added,
             stub_address,
@@ -115,8 +125,7 @@ fn overflow() -> Error {
 }
 
 /// The plan's segments, and the added one behind the last PT_LOAD.
-fn with_added(plan: &TablePlan, added: Segment) -> Vec<Segment> {
-    let mut segments = plan.segments.clone();
+fn with_added(plan: &TablePlan, mut segments: Vec<Segment>, added: Segment) -> Vec<Segment> {
     let behind =
         segments.iter().rposition(|segment| segment.p_type == PT_LOAD).map_or(0, |last| last.saturating_add(1));
     segments.insert(behind, added);
@@ -140,7 +149,8 @@ fn place_segment(
     let memory_end = loads().filter_map(Segment::memory_end).max().unwrap_or(0);
     let mut address = align_up(memory_end, PAGE).ok_or_else(overflow)?;
     let mut offset = align_up(front_end, PAGE).ok_or_else(overflow)?;
-    let mut length = parts.end;
+    let front = front_length(plan).ok_or_else(overflow)?;
+    let length = front.checked_add(parts.end).ok_or_else(overflow)?;
     if plan.offset.is_none() {
         // The distance of the first segment, by moving on in the file, or in memory where the file is the longer one.
         let bias = loads().next().map_or(0, Segment::bias);
@@ -152,8 +162,6 @@ fn place_segment(
         }
         offset = offset.max(at_address);
         address = offset.checked_add(bias).ok_or_else(overflow)?;
-        let stub = align_up(plan.length(), STUB_ALIGNMENT).ok_or_else(overflow)?;
-        length = stub.checked_add(length).ok_or_else(overflow)?;
     }
     Ok(Segment {
         p_type: PT_LOAD,
@@ -167,10 +175,43 @@ fn place_segment(
     })
 }
 
-/// Offset and address of the stub.
-fn stub_place(plan: &TablePlan, added: &Segment) -> Option<(u64, u64)> {
-    let before = if plan.offset.is_some() { 0 } else { align_up(plan.length(), STUB_ALIGNMENT)? };
-    Some((added.p_offset.checked_add(before)?, added.p_vaddr.checked_add(before)?))
+/// What stands in the added segment before the stub.
+fn front_length(plan: &TablePlan) -> Option<u64> {
+    let length = match (&plan.moved, plan.offset) {
+        (Some(moved), _) => moved_to(moved, 0).checked_add(moved.end.checked_sub(moved.start)?)?,
+        (None, None) => plan.length(),
+        (None, Some(_)) => 0,
+    };
+    align_up(length, STUB_ALIGNMENT)
+}
+
+/// The place of moved pieces behind `start`, a page: as far from a multiple of 16 as they were, for their alignment.
+fn moved_to(moved: &Moved, start: u64) -> u64 {
+    start.saturating_add(moved.start % STUB_ALIGNMENT)
+}
+
+/// Gives the headers of moved pieces their new places.
+fn move_headers(
+    moved: &Moved,
+    added: &Segment,
+    segments: &mut [Segment],
+    sections: Option<&mut Vec<Section>>,
+) -> Option<()> {
+    let place = |old: u64, start: u64| moved_to(moved, start).checked_add(old.checked_sub(moved.start)?);
+    for index in &moved.segments {
+        let segment = segments.get_mut(*index)?;
+        let (offset, address) = (place(segment.p_offset, added.p_offset)?, place(segment.p_offset, added.p_vaddr)?);
+        *segment = Segment { p_offset: offset, p_vaddr: address, p_paddr: address, ..*segment };
+    }
+    if let Some(sections) = sections {
+        for index in &moved.sections {
+            let section = sections.get_mut(*index)?;
+            let (sh_offset, sh_addr) =
+                (place(section.sh_offset, added.p_offset)?, place(section.sh_offset, added.p_vaddr)?);
+            *section = Section { sh_offset, sh_addr, ..*section };
+        }
+    }
+    Some(())
 }
 
 /// Places table and names; the payload's own headers get their addresses later.

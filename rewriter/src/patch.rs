@@ -25,8 +25,8 @@ pub(crate) struct Patch {
 /// A stretch of the old file: offset and length.
 pub(crate) type Stretch = (u64, u64);
 
-/// The stretches that a plan will overwrite, before the payload is known: file header, program headers, one section
-/// header.
+/// The stretches that a plan will overwrite, before the payload is known: file header, program headers, a few section
+/// headers.
 pub(crate) fn overwritten(executable: &Executable<'_>, plan: &TablePlan) -> Vec<Stretch> {
     let mut stretches = vec![(0, crate::elf::FILE_HEADER_LENGTH)];
     let table = plan.offset.map(|offset| (offset, plan.length()));
@@ -34,10 +34,16 @@ pub(crate) fn overwritten(executable: &Executable<'_>, plan: &TablePlan) -> Vec<
     if let (Some(sections), Some((start, end))) = (&executable.sections, executable.section_table())
         && end == length_of(executable.bytes)
     {
-        let names = u64::try_from(sections.names_index).ok().and_then(|index| index.checked_mul(SECTION_LENGTH));
-        stretches.extend(names.and_then(|names| start.checked_add(names)).map(|offset| (offset, SECTION_LENGTH)));
+        let moved = plan.moved.iter().flat_map(|moved| moved.sections.iter().copied());
+        let indices = moved.chain(std::iter::once(sections.names_index));
+        stretches.extend(indices.filter_map(|index| Some((section_place(start, index)?, SECTION_LENGTH))));
     }
     stretches
+}
+
+/// File offset of a section header.
+fn section_place(table: u64, index: usize) -> Option<u64> {
+    table.checked_add(u64::try_from(index).ok()?.checked_mul(SECTION_LENGTH)?)
 }
 
 /// The patches that a layout asks for.
@@ -46,11 +52,11 @@ pub(crate) fn patches(executable: &Executable<'_>, layout: &Layout) -> Result<Ve
     if layout.table_offset < layout.old_length {
         new.push((layout.table_offset, layout.segments.iter().flat_map(Segment::encode).collect()));
     }
-    if let Some(sections) = layout.sections.as_ref().filter(|sections| sections.in_place > 0) {
-        let before = u64::try_from(sections.names_index).ok().and_then(|index| index.checked_mul(SECTION_LENGTH));
-        let offset = before.and_then(|before| sections.offset.checked_add(before));
-        let header = sections.headers.get(sections.names_index);
-        new.extend(offset.zip(header.map(Section::encode)));
+    if let (Some(sections), Some(old)) = (&layout.sections, &executable.sections) {
+        for (index, (header, old)) in sections.headers.iter().zip(&old.headers).enumerate().take(sections.in_place) {
+            let offset = section_place(sections.offset, index).filter(|_| header != old);
+            new.extend(offset.map(|offset| (offset, header.encode())));
+        }
     }
     let patch = |(offset, new): (u64, Vec<u8>)| {
         let old = slice(executable.bytes, offset, length_of(&new)).map(<[u8]>::to_vec);
@@ -106,6 +112,11 @@ pub(crate) fn apply(
     bytes.resize(usize::try_from(layout.added.p_offset).map_err(|_| wrong("too long"))?, 0);
     if layout.table_offset >= layout.old_length {
         bytes.extend(layout.segments.iter().flat_map(Segment::encode));
+    }
+    if let Some((start, end, to)) = layout.moved {
+        let pieces = slice(executable.bytes, start, end.saturating_sub(start));
+        bytes.resize(usize::try_from(to).map_err(|_| wrong("too long"))?, 0);
+        bytes.extend(pieces.ok_or_else(|| wrong("pieces outside of the file"))?);
     }
     bytes.resize(usize::try_from(layout.stub_offset).map_err(|_| wrong("too long"))?, 0);
     bytes.extend(payload);

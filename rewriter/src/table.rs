@@ -10,16 +10,23 @@
 //!    there, which a patched file has elsewhere.
 //! 3. **The entry of PT_PHDR**, in a position-dependent file, where it tells the loader only what it knows: that the
 //!    file has not been moved.
-//! 4. **In the padding behind a segment** that has the first one's distance between address and offset. That segment
+//! 4. **Over its neighbours**: interpreter and notes, if they stand right behind the table, are copied to the added
+//!    segment, and the table grows over their old place. Only program headers lead to them; no code does.
+//! 5. **The entry of PT_PHDR** of a static position-independent program, whose start-up code finds itself by its own
+//!    address, or by PT_DYNAMIC.
+//! 6. **In the padding behind a segment** that has the first one's distance between address and offset. That segment
 //!    becomes longer; all its pages were mapped before.
-//! 5. **In the added segment**, at that same distance, if the hole that this makes in the file is not too long.
+//! 7. **In the added segment**, at that same distance, if the hole that this makes in the file is not too long.
+//!
+//! The first five keep the table where it was, and `strip` works afterwards. GNU strip cannot handle the last two: it
+//! moves the table and what lies there.
 //!
 //! The distance matters because kernels before 5.18 compute AT_PHDR as the load address plus e_phoff (BZ 197921), and
 //! some loaders (qemu-user) still do.
 
-use object::elf::{PF_W, PT_GNU_PROPERTY, PT_LOAD, PT_NOTE, PT_NULL, PT_PHDR, ProgramFlags};
+use object::elf::{PF_W, PT_DYNAMIC, PT_GNU_PROPERTY, PT_INTERP, PT_LOAD, PT_NOTE, PT_NULL, PT_PHDR, ProgramFlags};
 
-use crate::elf::{PAGE, SEGMENT_LENGTH, Segment, align_up, page_floor, slice};
+use crate::elf::{PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
 use crate::executable::{Executable, length_of};
 
 /// Which way was taken.
@@ -35,6 +42,8 @@ pub enum TablePlacement {
     Grown,
     /// PT_PHDR gave its entry.
     ReplacedPhdr,
+    /// The table grew over interpreter and notes, which are now in the added segment.
+    MovedNeighbours,
     /// The table moved into the padding behind a segment.
     Padding,
     /// The table moved into the added segment.
@@ -56,22 +65,41 @@ pub(crate) struct TablePlan {
     pub(crate) segments: Vec<Segment>,
     /// File offset of the table; `None`: in the added segment.
     pub(crate) offset: Option<u64>,
+    /// What goes to the added segment to make room.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// A stretch of the old file that is copied to the front of the added segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// Old file offset.
+    pub(crate) start: u64,
+    /// Its end.
+    pub(crate) end: u64,
+    /// Indices of the segments in it, in [`TablePlan::segments`].
+    pub(crate) segments: Vec<usize>,
+    /// Indices of the sections in it.
+    pub(crate) sections: Vec<usize>,
 }
 
 impl TablePlan {
     /// Takes the first way that there is.
     pub(crate) fn choose(executable: &Executable<'_>) -> Self {
         let (offset, _) = executable.segment_table();
-        let in_place = |(placement, segments)| Self { placement, segments, offset: Some(offset) };
+        let in_place = |(placement, segments)| Self { placement, segments, offset: Some(offset), moved: None };
+        let fixed = executable.is_position_dependent();
         spare_entry(executable)
+            .or_else(|| grown(executable))
+            .or_else(|| replaced_phdr(executable).filter(|_| fixed))
             .map(in_place)
-            .or_else(|| grown(executable).map(in_place))
-            .or_else(|| replaced_phdr(executable).map(in_place))
+            .or_else(|| moved_neighbours(executable))
+            .or_else(|| replaced_phdr(executable).filter(|_| is_static_pie(executable)).map(in_place))
             .or_else(|| padding(executable))
             .unwrap_or_else(|| Self {
                 placement: TablePlacement::AddedSegment,
                 segments: executable.segments.clone(),
                 offset: None,
+                moved: None,
             })
     }
 
@@ -178,11 +206,69 @@ fn grown(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> 
 }
 
 fn replaced_phdr(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> {
-    if !executable.is_position_dependent() {
-        return None;
-    }
     let index = executable.segments.iter().position(|segment| segment.p_type == PT_PHDR)?;
     Some((TablePlacement::ReplacedPhdr, without(&executable.segments, index)))
+}
+
+fn is_static_pie(executable: &Executable<'_>) -> bool {
+    executable.has_segment(PT_DYNAMIC) && !executable.has_segment(PT_INTERP)
+}
+
+fn is_neighbour(segment: &Segment) -> bool {
+    [PT_INTERP, PT_NOTE, PT_GNU_PROPERTY].contains(&segment.p_type)
+}
+
+fn moved_neighbours(executable: &Executable<'_>) -> Option<TablePlan> {
+    /// Zeros between two sections: alignment.
+    const LONGEST_GAP: u64 = 16;
+    let (start, table_end) = executable.segment_table();
+    let new_end = table_end.checked_add(SEGMENT_LENGTH)?;
+    let load = executable.loads().find(|load| load.p_offset <= start && load.file_end() >= Some(new_end))?;
+    let mut neighbours: Vec<_> = executable.segments.iter().filter(|segment| is_neighbour(segment)).collect();
+    neighbours.retain(|segment| segment.p_offset >= table_end && segment.bias() == load.bias());
+    neighbours.sort_by_key(|segment| segment.p_offset);
+    let mut end = table_end;
+    for segment in neighbours {
+        if end >= new_end && segment.p_offset >= end {
+            break;
+        }
+        let gap = segment.p_offset.saturating_sub(end);
+        let zero = slice(executable.bytes, end, gap)?.iter().all(|byte| *byte == 0);
+        if gap >= LONGEST_GAP || !zero {
+            return None;
+        }
+        end = end.max(segment.file_end()?);
+    }
+    let inside = |(from, to): (u64, u64)| from >= table_end && to <= end && from < to;
+    let segments = executable.segments.iter().enumerate();
+    let segments = segments.filter(|(_, segment)| {
+        is_neighbour(segment) && segment.file_end().is_some_and(|to| inside((segment.p_offset, to)))
+    });
+    let moved = Moved {
+        start: table_end,
+        end,
+        segments: segments.map(|(index, _)| index).collect(),
+        sections: executable.sections.iter().flat_map(|sections| sections_inside(&sections.headers, inside)).collect(),
+    };
+    (end >= new_end && holds_nothing_else(executable, &moved)).then(|| {
+        let length = length(executable.segments.len().saturating_add(1));
+        let segments = with_phdr(&executable.segments, start, load.bias(), length);
+        TablePlan { placement: TablePlacement::MovedNeighbours, segments, offset: Some(start), moved: Some(moved) }
+    })
+}
+
+fn sections_inside(headers: &[Section], inside: impl Fn((u64, u64)) -> bool) -> impl Iterator<Item = usize> {
+    headers.iter().enumerate().filter_map(move |(index, section)| inside(section.file_range()?).then_some(index))
+}
+
+/// Whether nothing that is known to be used lies where the moved pieces lie, but these and the segment around them.
+fn holds_nothing_else(executable: &Executable<'_>, moved: &Moved) -> bool {
+    let pieces = moved.segments.iter().filter_map(|index| executable.segments.get(*index));
+    let pieces: Vec<_> = pieces.filter_map(|segment| Some((segment.p_offset, segment.file_end()?))).collect();
+    let in_piece = |(from, to): (u64, u64)| pieces.iter().any(|(start, end)| from >= *start && to <= *end);
+    let is_load = |range| executable.loads().any(|load| (load.p_offset, load.file_end().unwrap_or(0)) == range);
+    let overlaps = |(from, to): (u64, u64)| from < moved.end && to > moved.start;
+    executable.named_ranges().filter(|range| overlaps(*range)).all(|range| in_piece(range) || is_load(range))
 }
 
 fn padding(executable: &Executable<'_>) -> Option<TablePlan> {
@@ -210,6 +296,6 @@ fn padding(executable: &Executable<'_>) -> Option<TablePlan> {
         let longer = table_end.checked_sub(load.p_offset)?;
         let grown = segments.get_mut(index)?;
         *grown = Segment { p_filesz: longer, p_memsz: longer, ..*grown };
-        Some(TablePlan { placement: TablePlacement::Padding, segments, offset: Some(start) })
+        Some(TablePlan { placement: TablePlacement::Padding, segments, offset: Some(start), moved: None })
     })
 }
