@@ -40,6 +40,7 @@ pub(crate) fn wrong<T>(text: impl Into<String>) -> Result<T, Trouble> {
 pub(crate) fn trials() -> Vec<Trial> {
     let fixtures: Vec<Arc<Fixture>> = fixture::all().into_iter().map(Arc::new).collect();
     let mut trials = rules::trials(&fixtures);
+    trials.push(rules::readme_names_every_flag());
     for fixture in &fixtures {
         for config in config::of(fixture) {
             let fixture = Arc::clone(fixture);
