@@ -1,13 +1,14 @@
 //! The command line of `chestnut-patch`.
 //!
 //! Input: arguments. Output: [`Arguments`], parsed and free of contradictions. Flags that decide what the analysis looks
-//! at are kept together in [`AnalysisFlags`].
+//! at are shared with other commands: [`AnalysisFlags`].
 
 use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::Action;
-use clap::{Args, Parser, ValueEnum};
+use chestnut_rewriter::command_line::AnalysisFlags;
+use clap::Parser;
 
 /// Makes a program sandbox itself: computes the system calls that it can make, and puts into it a seccomp filter that
 /// refuses all others.
@@ -72,45 +73,6 @@ pub(crate) struct Arguments {
     /// Where the patched program goes.
     #[arg(value_name = "OUT", required_unless_present = "list")]
     pub(crate) output: Option<PathBuf>,
-}
-
-/// What the analysis is told.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "What the analysis looks at")]
-pub(crate) struct AnalysisFlags {
-    /// Looks for the loader, libraries and configuration below this folder.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub(crate) root: PathBuf,
-
-    /// A library that the program loads by other means than its headers.
-    #[arg(long = "lib", value_name = "FILE")]
-    pub(crate) libraries: Vec<PathBuf>,
-
-    /// The name services to count with, instead of those in nsswitch.conf.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) nss: Option<Vec<String>>,
-
-    /// A library that the program opens while it runs, under a name that the analysis cannot see.
-    #[arg(long, value_name = "FILE|GLOB")]
-    pub(crate) dlopen: Vec<String>,
-
-    /// A program that this one executes; `self` for itself.
-    #[arg(long, value_name = "PATH|self")]
-    pub(crate) exec_target: Vec<String>,
-
-    /// Whether the program may execute others: follow counts the calls of those that are known, deny lets every
-    /// execution fail with EACCES.
-    #[arg(long, value_name = "MODE", default_value = "follow")]
-    pub(crate) exec: ExecMode,
-}
-
-/// What becomes of execve and execveat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExecMode {
-    /// Known programs are analyzed too.
-    Follow,
-    /// They fail.
-    Deny,
 }
 
 const EXIT_STATUSES: &str = "Exit status: 0 done; 1 the program cannot be patched, or not written, and why; 2 the \

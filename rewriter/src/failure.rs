@@ -6,8 +6,7 @@
 use std::path::PathBuf;
 
 use chestnut_analyzer::policy::UnresolvedSite;
-
-use crate::report::site_text;
+use chestnut_rewriter::command_line::{one_line, site_text};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +44,7 @@ impl Failure {
 
     /// The message with all its causes, in one line.
     pub(crate) fn line(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            cause = error.source();
-        }
-        line
+        one_line(self)
     }
 }
 

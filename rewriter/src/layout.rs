@@ -9,7 +9,7 @@
 //! section headers    the three new ones if the old table ends the file, else the whole table again
 //! section names      the old ones and three more
 //! (zeros)            to the next page
-//! added segment      [program header table, or what made room for it] stub, header, filter, note
+//! added segment      stub, header, filter, note [program header table, or what made room for it]
 //! ```
 //! Follows gABI chapters 4 and 5 and the kernel's `fs/binfmt_elf.c`: PT_LOADs ascend and share no page; the added one
 //! is the highest, right behind the last, so that the heap begins where it did, but for these few pages.
@@ -30,8 +30,8 @@ pub const SECTION_NAMES: [&str; 3] = [".chestnut.stub", ".chestnut.filter", ".no
 /// Longest hole that a file may get when the table goes into the added segment. A hole takes no place on disk.
 const LONGEST_HOLE: u64 = 16 << 20;
 
-/// The stub begins at a multiple of this.
-const STUB_ALIGNMENT: u64 = 16;
+/// Alignment of what stands behind the payload.
+const PIECE_ALIGNMENT: u64 = 16;
 
 /// Every place in the new file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +44,10 @@ pub struct Layout {
     pub table_offset: u64,
     /// The added segment.
     pub added: Segment,
-    /// Address of the stub, which is the new entry point.
-    pub stub_address: u64,
-    /// File offset of the stub.
-    pub stub_offset: u64,
     /// Stretch of the old file (offset and end) that is copied, and the file offset of the copy.
     pub moved: Option<(u64, u64, u64)>,
+    /// File offsets of symbol values that change with it.
+    pub moved_symbols: Vec<u64>,
     /// The section header table, if the old file has one.
     pub sections: Option<SectionLayout>,
     /// Length of the old file.
@@ -76,6 +74,12 @@ pub struct SectionLayout {
 }
 
 impl Layout {
+    /// Address of the stub, which is the new entry point.
+    #[must_use]
+    pub fn stub_address(&self) -> u64 {
+        self.added.p_vaddr
+    }
+
     /// Computes all places.
     ///
     /// # Errors
@@ -90,25 +94,23 @@ impl Layout {
         };
         let front_end = front_end.ok_or_else(overflow)?;
         let added = place_segment(executable, plan, parts, front_end)?;
-        let front = front_length(plan).ok_or_else(overflow)?;
-        let stub_offset = added.p_offset.checked_add(front).ok_or_else(overflow)?;
-        let stub_address = added.p_vaddr.checked_add(front).ok_or_else(overflow)?;
+        let behind = behind_payload(plan, parts).ok_or_else(overflow)?;
+        let behind = added.p_offset.checked_add(behind).ok_or_else(overflow)?;
         let mut segments = plan.segments.clone();
         if let Some(moved) = &plan.moved {
             let headers = sections.as_mut().and_then(Option::as_mut).map(|sections| &mut sections.headers);
-            move_headers(moved, &added, &mut segments, headers).ok_or_else(overflow)?;
+            move_headers(moved, behind, added.bias(), &mut segments, headers).ok_or_else(overflow)?;
         }
         if let Some(sections) = sections.as_mut().and_then(Option::as_mut) {
-            name_payload(&mut sections.headers, parts, stub_offset, stub_address);
+            name_payload(&mut sections.headers, parts, &added);
         }
         Ok(Self {
             placement: plan.placement,
-            segments: with_added(plan, segments, added),
-            moved: plan.moved.as_ref().map(|moved| (moved.start, moved.end, moved_to(moved, added.p_offset))),
-            table_offset: plan.offset.unwrap_or(added.p_offset),
+            segments: with_added(plan, segments, added, behind),
+            moved: plan.moved.as_ref().map(|moved| (moved.start, moved.end, behind)),
+            moved_symbols: plan.moved.as_ref().map_or_else(Vec::new, |moved| moved.symbols.clone()),
+            table_offset: plan.offset.unwrap_or(behind),
             added,
-            stub_address,
-            stub_offset,
             sections: match sections {
                 Some(None) => return Err(overflow()),
                 Some(Some(sections)) => Some(sections),
@@ -125,14 +127,15 @@ fn overflow() -> Error {
 }
 
 /// The plan's segments, and the added one behind the last PT_LOAD.
-fn with_added(plan: &TablePlan, mut segments: Vec<Segment>, added: Segment) -> Vec<Segment> {
+fn with_added(plan: &TablePlan, mut segments: Vec<Segment>, added: Segment, table: u64) -> Vec<Segment> {
     let behind =
         segments.iter().rposition(|segment| segment.p_type == PT_LOAD).map_or(0, |last| last.saturating_add(1));
     segments.insert(behind, added);
     if plan.offset.is_none() {
         let length = plan.length();
         for phdr in segments.iter_mut().filter(|segment| segment.p_type == object::elf::PT_PHDR) {
-            let moved = Segment { p_offset: added.p_offset, p_vaddr: added.p_vaddr, p_paddr: added.p_vaddr, ..*phdr };
+            let address = table.wrapping_add(added.bias());
+            let moved = Segment { p_offset: table, p_vaddr: address, p_paddr: address, ..*phdr };
             *phdr = Segment { p_filesz: length, p_memsz: length, ..moved };
         }
     }
@@ -149,8 +152,7 @@ fn place_segment(
     let memory_end = loads().filter_map(Segment::memory_end).max().unwrap_or(0);
     let mut address = align_up(memory_end, PAGE).ok_or_else(overflow)?;
     let mut offset = align_up(front_end, PAGE).ok_or_else(overflow)?;
-    let front = front_length(plan).ok_or_else(overflow)?;
-    let length = front.checked_add(parts.end).ok_or_else(overflow)?;
+    let length = added_length(plan, parts).ok_or_else(overflow)?;
     if plan.offset.is_none() {
         // The distance of the first segment, by moving on in the file, or in memory where the file is the longer one.
         let bias = loads().next().map_or(0, Segment::bias);
@@ -175,41 +177,46 @@ fn place_segment(
     })
 }
 
-/// What stands in the added segment before the stub.
-fn front_length(plan: &TablePlan) -> Option<u64> {
-    let length = match (&plan.moved, plan.offset) {
-        (Some(moved), _) => moved_to(moved, 0).checked_add(moved.end.checked_sub(moved.start)?)?,
-        (None, None) => plan.length(),
-        (None, Some(_)) => 0,
-    };
-    align_up(length, STUB_ALIGNMENT)
+/// Where in the added segment the table, or what made room for it, begins: behind the payload. In front it would share
+/// its offset with the segment, and llvm-strip would take PT_PHDR or PT_INTERP for the one that holds the other. Moved
+/// pieces are as far from a multiple of 16 as they were, for their alignment.
+fn behind_payload(plan: &TablePlan, parts: &Parts) -> Option<u64> {
+    let shift = plan.moved.as_ref().map_or(0, |moved| moved.start % PIECE_ALIGNMENT);
+    align_up(parts.end, PIECE_ALIGNMENT)?.checked_add(shift)
 }
 
-/// The place of moved pieces behind `start`, a page: as far from a multiple of 16 as they were, for their alignment.
-fn moved_to(moved: &Moved, start: u64) -> u64 {
-    start.saturating_add(moved.start % STUB_ALIGNMENT)
+/// Length of the added segment.
+fn added_length(plan: &TablePlan, parts: &Parts) -> Option<u64> {
+    let behind = behind_payload(plan, parts)?;
+    match (&plan.moved, plan.offset) {
+        (Some(moved), _) => behind.checked_add(moved.end.checked_sub(moved.start)?),
+        (None, None) => behind.checked_add(plan.length()),
+        (None, Some(_)) => Some(parts.end),
+    }
 }
 
 /// Gives the headers of moved pieces their new places.
 fn move_headers(
     moved: &Moved,
-    added: &Segment,
+    to: u64,
+    bias: u64,
     segments: &mut [Segment],
     sections: Option<&mut Vec<Section>>,
 ) -> Option<()> {
-    let place = |old: u64, start: u64| moved_to(moved, start).checked_add(old.checked_sub(moved.start)?);
+    let place = |old: u64| to.checked_add(old.checked_sub(moved.start)?);
     for index in &moved.segments {
         let segment = segments.get_mut(*index)?;
-        let (offset, address) = (place(segment.p_offset, added.p_offset)?, place(segment.p_offset, added.p_vaddr)?);
-        *segment = Segment { p_offset: offset, p_vaddr: address, p_paddr: address, ..*segment };
+        let p_offset = place(segment.p_offset)?;
+        let p_vaddr = p_offset.wrapping_add(bias);
+        *segment = Segment { p_offset, p_vaddr, p_paddr: p_vaddr, ..*segment };
     }
-    if let Some(sections) = sections {
-        for index in &moved.sections {
-            let section = sections.get_mut(*index)?;
-            let (sh_offset, sh_addr) =
-                (place(section.sh_offset, added.p_offset)?, place(section.sh_offset, added.p_vaddr)?);
-            *section = Section { sh_offset, sh_addr, ..*section };
-        }
+    let Some(sections) = sections else {
+        return Some(());
+    };
+    for index in &moved.sections {
+        let section = sections.get_mut(*index)?;
+        let sh_offset = place(section.sh_offset)?;
+        *section = Section { sh_offset, sh_addr: sh_offset.wrapping_add(bias), ..*section };
     }
     Some(())
 }
@@ -277,14 +284,14 @@ fn append_name(names: &mut Vec<u8>, name: &[u8]) -> Option<u32> {
     Some(at)
 }
 
-fn name_payload(headers: &mut [Section], parts: &Parts, offset: u64, address: u64) {
+fn name_payload(headers: &mut [Section], parts: &Parts, added: &Segment) {
     let ranges = [(0, parts.stub_length), (parts.header, parts.note), (parts.note, parts.end)];
     let Some(own) = headers.len().checked_sub(ranges.len()).and_then(|first| headers.get_mut(first..)) else {
         return;
     };
     for (header, (start, end)) in own.iter_mut().zip(ranges) {
-        header.sh_offset = offset.saturating_add(start);
-        header.sh_addr = address.saturating_add(start);
+        header.sh_offset = added.p_offset.saturating_add(start);
+        header.sh_addr = added.p_vaddr.saturating_add(start);
         header.sh_size = end.saturating_sub(start);
     }
 }

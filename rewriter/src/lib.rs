@@ -5,6 +5,7 @@
 //! back, [`inspect`] what a patched file says about itself. Nothing here reads or writes files.
 
 pub mod bpf;
+pub mod command_line;
 mod dynamic;
 mod elf;
 mod error;
@@ -68,7 +69,7 @@ pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result
     let lengths = (length_of(stub_image::image()?), length_of(&code), length_of(&note));
     let parts = Parts::new(lengths.0, lengths.1, lengths.2).ok_or(Error::Record { what: "too long" })?;
     let layout = Layout::new(&executable, &plan, &parts)?;
-    let payload = payload::encode(layout.stub_address, executable.entry(), &code, &note)?;
+    let payload = payload::encode(layout.stub_address(), executable.entry(), &code, &note)?;
     let patches = patch::patches(&executable, &layout)?;
     let bytes = patch::apply(&executable, &layout, &patches, &payload)?;
     verify::verify(executable.bytes, &bytes, &layout, filter.specification())?;

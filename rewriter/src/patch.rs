@@ -31,6 +31,7 @@ pub(crate) fn overwritten(executable: &Executable<'_>, plan: &TablePlan) -> Vec<
     let mut stretches = vec![(0, crate::elf::FILE_HEADER_LENGTH)];
     let table = plan.offset.map(|offset| (offset, plan.length()));
     stretches.extend(table);
+    stretches.extend(plan.moved.iter().flat_map(|moved| &moved.symbols).map(|offset| (*offset, ADDRESS_LENGTH)));
     if let (Some(sections), Some((start, end))) = (&executable.sections, executable.section_table())
         && end == length_of(executable.bytes)
     {
@@ -40,6 +41,9 @@ pub(crate) fn overwritten(executable: &Executable<'_>, plan: &TablePlan) -> Vec<
     }
     stretches
 }
+
+/// Size of an address.
+const ADDRESS_LENGTH: u64 = 8;
 
 /// File offset of a section header.
 fn section_place(table: u64, index: usize) -> Option<u64> {
@@ -58,11 +62,24 @@ pub(crate) fn patches(executable: &Executable<'_>, layout: &Layout) -> Result<Ve
             new.extend(offset.map(|offset| (offset, header.encode())));
         }
     }
+    if let Some((start, _, to)) = layout.moved {
+        let distance = to.wrapping_add(layout.added.bias()).wrapping_sub(start.wrapping_add(first_bias(executable)));
+        for offset in &layout.moved_symbols {
+            let value = slice(executable.bytes, *offset, ADDRESS_LENGTH).and_then(<[u8]>::first_chunk);
+            let value = value.map(|value| u64::from_le_bytes(*value).wrapping_add(distance));
+            new.extend(value.map(|value| (*offset, value.to_le_bytes().to_vec())));
+        }
+    }
     let patch = |(offset, new): (u64, Vec<u8>)| {
         let old = slice(executable.bytes, offset, length_of(&new)).map(<[u8]>::to_vec);
         old.map(|old| Patch { offset, old, new }).ok_or_else(|| wrong("a patch outside of the file"))
     };
     new.into_iter().map(patch).collect()
+}
+
+/// Distance between address and offset of the segment that holds the program header table, and what stands behind it.
+fn first_bias(executable: &Executable<'_>) -> u64 {
+    executable.loads().next().map_or(0, Segment::bias)
 }
 
 fn wrong(what: &str) -> Error {
@@ -72,7 +89,7 @@ fn wrong(what: &str) -> Error {
 fn file_header(executable: &Executable<'_>, layout: &Layout) -> Result<crate::elf::FileHeader, Error> {
     let too_many = |_| wrong("too many headers");
     let mut header = executable.header;
-    header.e_entry = U64::new(LE, layout.stub_address);
+    header.e_entry = U64::new(LE, layout.stub_address());
     header.e_phoff = U64::new(LE, layout.table_offset);
     header.e_phnum = U16::new(LE, u16::try_from(layout.segments.len()).map_err(too_many)?);
     if let Some(sections) = &layout.sections {
@@ -110,16 +127,19 @@ pub(crate) fn apply(
         bytes.extend(&sections.names);
     }
     bytes.resize(usize::try_from(layout.added.p_offset).map_err(|_| wrong("too long"))?, 0);
-    if layout.table_offset >= layout.old_length {
-        bytes.extend(layout.segments.iter().flat_map(Segment::encode));
-    }
-    if let Some((start, end, to)) = layout.moved {
-        let pieces = slice(executable.bytes, start, end.saturating_sub(start));
-        bytes.resize(usize::try_from(to).map_err(|_| wrong("too long"))?, 0);
-        bytes.extend(pieces.ok_or_else(|| wrong("pieces outside of the file"))?);
-    }
-    bytes.resize(usize::try_from(layout.stub_offset).map_err(|_| wrong("too long"))?, 0);
     bytes.extend(payload);
+    let behind = if layout.table_offset >= layout.old_length {
+        Some((layout.table_offset, layout.segments.iter().flat_map(Segment::encode).collect()))
+    } else if let Some((start, end, to)) = layout.moved {
+        let pieces = slice(executable.bytes, start, end.saturating_sub(start));
+        Some((to, pieces.ok_or_else(|| wrong("pieces outside of the file"))?.to_vec()))
+    } else {
+        None
+    };
+    if let Some((place, behind)) = behind {
+        bytes.resize(usize::try_from(place).map_err(|_| wrong("too long"))?, 0);
+        bytes.extend(behind);
+    }
     Ok(bytes)
 }
 

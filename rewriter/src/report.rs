@@ -6,9 +6,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use chestnut_analyzer::policy::{CodeLocation, FileIdentity, Policy, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::policy::{FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::Rewritten;
+use chestnut_rewriter::command_line::{location_text, site_text};
 use serde_json::{Value, json};
 
 /// A finished run.
@@ -19,21 +20,6 @@ pub(crate) struct Report<'run> {
     pub(crate) rewritten: &'run Rewritten,
     /// What of the old file could not be kept.
     pub(crate) lost: &'run [String],
-}
-
-/// A place in code.
-fn location_text(location: &CodeLocation) -> String {
-    let symbol = location.symbol.as_ref().map_or_else(String::new, |symbol| format!(" in {symbol}"));
-    format!("{}{symbol} at {}", location.file.display(), location.address)
-}
-
-/// An unresolved site.
-pub(crate) fn site_text(site: &UnresolvedSite) -> String {
-    let what = match site.reason {
-        UnresolvedReason::Number => "",
-        UnresolvedReason::ForeignEntry => " (32-bit entry)",
-    };
-    format!("{}{what}", location_text(&site.site))
 }
 
 impl Report<'_> {
@@ -67,6 +53,9 @@ impl Report<'_> {
         if !self.policy.assumptions.is_empty() && !verbose {
             let _ = writeln!(text, "{} assumptions (-v shows them)", self.policy.assumptions.len());
         }
+        if !self.rewritten.layout.placement.survives_gnu_strip() {
+            let _ = writeln!(text, "note: GNU strip and objcopy would break this file: strip before patching");
+        }
         for loss in self.lost {
             let _ = writeln!(text, "warning: not kept: {loss}");
         }
@@ -94,7 +83,7 @@ impl Report<'_> {
             text,
             "filter: {} instructions; stub at {:#x}; program headers: {:?}; {} to {} bytes",
             self.rewritten.filter.program().instructions().len(),
-            layout.stub_address,
+            layout.stub_address(),
             layout.placement,
             layout.old_length,
             layout.length,
@@ -118,7 +107,7 @@ impl Report<'_> {
             "assumptions": self.policy.assumptions,
             "not_kept": self.lost,
             "filter_instructions": self.rewritten.filter.program().instructions().len(),
-            "stub_address": layout.stub_address,
+            "stub_address": layout.stub_address(),
             "program_headers": layout.placement,
             "input_bytes": layout.old_length,
             "output_bytes": layout.length,

@@ -3,16 +3,14 @@
 //! Input: [`Arguments`] and the two streams. Output: a file, text on the streams, or a [`Failure`]. OUT is only touched
 //! in the last step, after the result has been verified.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use chestnut_analyzer::policy::Policy;
-use chestnut_analyzer::syscall::SyscallNr;
-use chestnut_rewriter::FilterOptions;
+use chestnut_rewriter::{FilterOptions, command_line};
 use serde_json::json;
 
-use crate::cli::{Arguments, ExecMode};
+use crate::cli::Arguments;
 use crate::failure::Failure;
 use crate::output::Input;
 use crate::report::Report;
@@ -21,6 +19,7 @@ use crate::{analysis, output};
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
     let mut input = output::read(&arguments.input)?;
+    let mut repatched = false;
     let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
     if arguments.unpatch {
         let old = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
@@ -28,10 +27,12 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     if arguments.repatch && chestnut_rewriter::is_patched(&input.bytes).map_err(refused)? {
         input.bytes = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
+        repatched = true;
     }
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
+    let original = repatched.then_some(input.bytes.as_slice());
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
-        let policy = analysis::policy(arguments)?;
+        let policy = analysis::policy(arguments, original)?;
         analysis::emit(arguments, &policy)?;
         refuse_unresolved(arguments, &policy)?;
         return list(arguments, &policy, stdout);
@@ -41,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     // Before the analysis, which takes its time.
     let place = output::place(&input, &arguments.input, path)?;
-    let policy = analysis::policy(arguments)?;
+    let policy = analysis::policy(arguments, original)?;
     analysis::emit(arguments, &policy)?;
     refuse_unresolved(arguments, &policy)?;
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
@@ -56,26 +57,12 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
 }
 
 fn print(stream: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
-        // Whoever reads has had enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Output { path: "standard output".into(), source: error })
-        }
-        _ => Ok(()),
-    }
+    command_line::print(stream, text).map_err(|source| Failure::Output { path: "standard output".into(), source })
 }
 
 fn filter_options(arguments: &Arguments) -> FilterOptions {
-    let mut failing = BTreeMap::new();
-    if arguments.analysis.exec == ExecMode::Deny {
-        let calls = ["execve", "execveat"].into_iter().filter_map(SyscallNr::from_name);
-        failing.extend(calls.map(|call| (call, EACCES)));
-    }
-    FilterOptions { action: arguments.action, failing }
+    FilterOptions { action: arguments.action, failing: arguments.analysis.failing() }
 }
-
-/// What an execution that is denied fails with.
-const EACCES: u16 = 13;
 
 fn refuse_unresolved(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
     if policy.unresolved.is_empty() || arguments.ignore_unresolved {

@@ -24,7 +24,11 @@
 //! The distance matters because kernels before 5.18 compute AT_PHDR as the load address plus e_phoff (BZ 197921), and
 //! some loaders (qemu-user) still do.
 
-use object::elf::{PF_W, PT_DYNAMIC, PT_GNU_PROPERTY, PT_INTERP, PT_LOAD, PT_NOTE, PT_NULL, PT_PHDR, ProgramFlags};
+use object::LittleEndian as LE;
+use object::elf::{
+    PF_W, PT_DYNAMIC, PT_GNU_PROPERTY, PT_INTERP, PT_LOAD, PT_NOTE, PT_NULL, PT_PHDR, ProgramFlags, SHT_SYMTAB, Sym64,
+};
+use object::pod::slice_from_bytes;
 
 use crate::elf::{PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
 use crate::executable::{Executable, length_of};
@@ -51,6 +55,13 @@ pub enum TablePlacement {
 }
 
 impl TablePlacement {
+    /// Whether GNU strip and objcopy can work on the file afterwards: they write the table behind the file header, and
+    /// need the room there.
+    #[must_use]
+    pub fn survives_gnu_strip(self) -> bool {
+        !matches!(self, Self::Padding | Self::AddedSegment)
+    }
+
     /// Whether the table is where it was, and as long.
     pub(crate) fn keeps_place(self) -> bool {
         matches!(self, Self::SpareEntry | Self::MergedNotes | Self::ReplacedPhdr)
@@ -80,6 +91,8 @@ pub(crate) struct Moved {
     pub(crate) segments: Vec<usize>,
     /// Indices of the sections in it.
     pub(crate) sections: Vec<usize>,
+    /// File offsets of the values of symbols in these sections.
+    pub(crate) symbols: Vec<u64>,
 }
 
 impl TablePlan {
@@ -244,11 +257,14 @@ fn moved_neighbours(executable: &Executable<'_>) -> Option<TablePlan> {
     let segments = segments.filter(|(_, segment)| {
         is_neighbour(segment) && segment.file_end().is_some_and(|to| inside((segment.p_offset, to)))
     });
+    let headers = executable.sections.as_ref().map_or(&[][..], |sections| &sections.headers);
+    let sections = sections_inside(headers, inside);
     let moved = Moved {
         start: table_end,
         end,
         segments: segments.map(|(index, _)| index).collect(),
-        sections: executable.sections.iter().flat_map(|sections| sections_inside(&sections.headers, inside)).collect(),
+        symbols: symbol_values(executable, headers, &sections),
+        sections,
     };
     (end >= new_end && holds_nothing_else(executable, &moved)).then(|| {
         let length = length(executable.segments.len().saturating_add(1));
@@ -257,8 +273,27 @@ fn moved_neighbours(executable: &Executable<'_>) -> Option<TablePlan> {
     })
 }
 
-fn sections_inside(headers: &[Section], inside: impl Fn((u64, u64)) -> bool) -> impl Iterator<Item = usize> {
-    headers.iter().enumerate().filter_map(move |(index, section)| inside(section.file_range()?).then_some(index))
+fn sections_inside(headers: &[Section], inside: impl Fn((u64, u64)) -> bool) -> Vec<usize> {
+    let headers = headers.iter().enumerate();
+    headers.filter_map(|(index, section)| inside(section.file_range()?).then_some(index)).collect()
+}
+
+/// The file offsets of `st_value` of all symbols of these sections: of `__abi_tag`, for one. Nothing at run time reads
+/// them, but debuggers do.
+fn symbol_values(executable: &Executable<'_>, headers: &[Section], sections: &[usize]) -> Vec<u64> {
+    const SYMBOL_LENGTH: u64 = 24;
+    const VALUE_PLACE: u64 = 8;
+    let mut places = Vec::new();
+    for table in headers.iter().filter(|header| header.sh_type == SHT_SYMTAB) {
+        let bytes = slice(executable.bytes, table.sh_offset, table.sh_size).unwrap_or_default();
+        let count = bytes.len() / size_of::<Sym64<LE>>();
+        let symbols = slice_from_bytes::<Sym64<LE>>(bytes, count).map_or(&[][..], |(symbols, _)| symbols);
+        let starts = (table.sh_offset..).step_by(usize::try_from(SYMBOL_LENGTH).unwrap_or(24));
+        let inside = |symbol: &Sym64<LE>| sections.contains(&usize::from(symbol.st_shndx.get(LE).0));
+        let found = symbols.iter().zip(starts).filter(|(symbol, _)| inside(symbol));
+        places.extend(found.filter_map(|(_, start)| start.checked_add(VALUE_PLACE)));
+    }
+    places
 }
 
 /// Whether nothing that is known to be used lies where the moved pieces lie, but these and the segment around them.

@@ -26,7 +26,7 @@ pub(crate) fn verify(old: &[u8], new: &[u8], layout: &Layout, specification: &Sp
     check("the order of segments", segments_are_sound(layout))?;
     let executable = Executable::parse_headers(new)?;
     let found = payload::find(&executable).ok_or(Error::NotPatched)?;
-    check("the place of the stub", same(found.address, layout.stub_address))?;
+    check("the place of the stub", same(found.address, layout.stub_address()))?;
     let old_entry = Executable::parse_headers(old)?.entry();
     check("the old entry point", same(found.entry(), old_entry))?;
     check("the jump to the old entry point", jump_leads_to(&found, old_entry))?;
@@ -43,7 +43,7 @@ fn same<T: PartialEq>(found: T, expected: T) -> Option<()> {
 fn by_object(new: &[u8], layout: &Layout) -> Option<()> {
     let header = FileHeader64::<LE>::parse(new).ok()?;
     let segments = header.program_headers(LE, new).ok()?;
-    same(header.e_entry.get(LE), layout.stub_address)?;
+    same(header.e_entry.get(LE), layout.stub_address())?;
     same(segments.iter().flat_map(|raw| object::pod::bytes_of(raw).to_vec()).collect(), encoded(layout))?;
     if let Some(sections) = &layout.sections {
         let table = header.sections(LE, new).ok()?;
@@ -64,7 +64,7 @@ fn by_goblin(new: &[u8], layout: &Layout) -> Option<()> {
     use goblin::elf::{ProgramHeader, SectionHeader};
     let context = Ctx::new(Container::Big, Endian::Little);
     let header = goblin::elf::Elf::parse_header(new).ok()?;
-    same(header.e_entry, layout.stub_address)?;
+    same(header.e_entry, layout.stub_address())?;
     let place = usize::try_from(header.e_phoff).ok()?;
     let segments = ProgramHeader::parse(new, place, usize::from(header.e_phnum), context).ok()?;
     same(segments.len(), layout.segments.len())?;

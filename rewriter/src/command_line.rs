@@ -1,0 +1,120 @@
+//! What the commands of this project share: flags that decide what the analysis looks at, and how they print.
+//!
+//! Input: arguments, as clap parses them. Output: [`Options`] for the analyzer, text for a person.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+
+use chestnut_analyzer::Options;
+use chestnut_analyzer::policy::{CodeLocation, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::syscall::SyscallNr;
+use clap::{Args, ValueEnum};
+
+/// What the analysis is told.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What the analysis looks at")]
+pub struct AnalysisFlags {
+    /// Looks for the loader, libraries and configuration below this folder.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// A library that the program loads by other means than its headers.
+    #[arg(long = "lib", value_name = "FILE")]
+    pub libraries: Vec<PathBuf>,
+
+    /// The name services to count with, instead of those in nsswitch.conf.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub nss: Option<Vec<String>>,
+
+    /// A library that the program opens while it runs, under a name that the analysis cannot see.
+    #[arg(long, value_name = "FILE|GLOB")]
+    pub dlopen: Vec<String>,
+
+    /// A program that this one executes; `self` for itself.
+    #[arg(long, value_name = "PATH|self")]
+    pub exec_target: Vec<String>,
+
+    /// Whether the program may execute others: follow counts the calls of those that are known, deny lets every
+    /// execution fail with EACCES.
+    #[arg(long, value_name = "MODE", default_value = "follow")]
+    pub exec: ExecMode,
+}
+
+/// What becomes of execve and execveat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExecMode {
+    /// Known programs are analyzed too.
+    Follow,
+    /// They fail.
+    Deny,
+}
+
+/// What an execution that is denied fails with.
+const EACCES: u16 = 13;
+
+impl AnalysisFlags {
+    /// The same for the analyzer.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.root.clone_from(&self.root);
+        options.libraries.clone_from(&self.libraries);
+        options.nss.clone_from(&self.nss);
+        options.dlopen.clone_from(&self.dlopen);
+        options
+    }
+
+    /// Calls that are to fail, with their error numbers.
+    #[must_use]
+    pub fn failing(&self) -> BTreeMap<SyscallNr, u16> {
+        if self.exec == ExecMode::Follow {
+            return BTreeMap::new();
+        }
+        let calls = ["execve", "execveat"].into_iter().filter_map(SyscallNr::from_name);
+        calls.map(|call| (call, EACCES)).collect()
+    }
+}
+
+/// Writes text to a stream that may have lost its reader: who has had enough is no error.
+///
+/// # Errors
+///
+/// Any other failure to write.
+pub fn print(stream: &mut dyn Write, text: &str) -> io::Result<()> {
+    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}
+
+/// A place in code.
+#[must_use]
+pub fn location_text(location: &CodeLocation) -> String {
+    let symbol = location.symbol.as_ref().map_or_else(String::new, |symbol| format!(" in {symbol}"));
+    format!("{}{symbol} at {}", location.file.display(), location.address)
+}
+
+/// An unresolved site.
+#[must_use]
+pub fn site_text(site: &UnresolvedSite) -> String {
+    let what = match site.reason {
+        UnresolvedReason::Number => "",
+        UnresolvedReason::ForeignEntry => " (32-bit entry)",
+    };
+    format!("{}{what}", location_text(&site.site))
+}
