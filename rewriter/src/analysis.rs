@@ -1,13 +1,12 @@
-//! From flags to a policy: the one place that asks the analyzer.
+//! From flags to a policy.
 //!
 //! Input: [`Arguments`] and the program. Output: [`Policy`], computed or read from a file, with what `--allow` and
 //! `--deny` change.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
-use chestnut_analyzer::Options;
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
+use chestnut_rewriter::command_line::AnalysisError;
 
 use crate::cli::Arguments;
 use crate::failure::Failure;
@@ -29,27 +28,12 @@ pub(crate) fn policy(arguments: &Arguments, original: Option<&[u8]>) -> Result<P
     Ok(policy)
 }
 
-/// Asks the analyzer. `original` is there if the program on disk is a patched one, which must not be what is analyzed.
+/// Asks the analyzer. `original` is there if the program on disk is a patched one.
 fn analyze(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Failure> {
-    let flags = &arguments.analysis;
-    if let Some(target) = flags.exec_target.first() {
-        return Err(Failure::Usage(format!("--exec-target {target}: programs to be executed are not analyzed yet")));
-    }
-    let mut options = Options::default();
-    options.root.clone_from(&flags.root);
-    options.libraries.clone_from(&flags.libraries);
-    options.nss.clone_from(&flags.nss);
-    options.dlopen.clone_from(&flags.dlopen);
-    let failed = |source| Failure::Analysis { path: arguments.input.clone(), source };
-    let Some(original) = original else {
-        return chestnut_analyzer::analyze(&arguments.input, &options).map_err(|error| failed(Box::new(error)));
-    };
-    let folder = tempfile::tempdir().map_err(|error| failed(Box::new(error)))?;
-    let path = folder.path().join(arguments.input.file_name().unwrap_or(OsStr::new("program")));
-    std::fs::write(&path, original).map_err(|error| failed(Box::new(error)))?;
-    let mut policy = chestnut_analyzer::analyze(&path, &options).map_err(|error| failed(Box::new(error)))?;
-    policy.program.path.clone_from(&arguments.input);
-    Ok(policy)
+    arguments.analysis.analyze(&arguments.input, original).map_err(|error| match error {
+        AnalysisError::ExecTarget(_) => Failure::Usage(error.to_string()),
+        other => Failure::Analysis { path: arguments.input.clone(), source: Box::new(other) },
+    })
 }
 
 fn read(path: &Path) -> Result<Policy, Failure> {

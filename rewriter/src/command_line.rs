@@ -1,14 +1,15 @@
 //! What the commands of this project share: flags that decide what the analysis looks at, and how they print.
 //!
-//! Input: arguments, as clap parses them. Output: [`Options`] for the analyzer, text for a person.
+//! Input: arguments, as clap parses them. Output: the analyzer's [`Policy`], text for a person.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::Options;
-use chestnut_analyzer::policy::{CodeLocation, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::policy::{CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use clap::{Args, ValueEnum};
 
@@ -54,10 +55,43 @@ pub enum ExecMode {
 /// What an execution that is denied fails with.
 const EACCES: u16 = 13;
 
+/// Why there is no policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// `--exec-target`.
+    #[error("--exec-target {0}: programs to be executed are not analyzed yet")]
+    ExecTarget(String),
+    /// The analyzer refuses.
+    #[error(transparent)]
+    Analyzer(#[from] chestnut_analyzer::Error),
+    /// The program as it was before it was patched cannot be put anywhere.
+    #[error("no place for the program as it was before it was patched")]
+    Original(#[from] io::Error),
+}
+
 impl AnalysisFlags {
-    /// The same for the analyzer.
-    #[must_use]
-    pub fn options(&self) -> Options {
+    /// Asks the analyzer. `original` is there if the program on disk is a patched one, which must not be what is
+    /// analyzed.
+    ///
+    /// # Errors
+    ///
+    /// The analyzer's reason, or a flag that means nothing yet.
+    pub fn analyze(&self, program: &Path, original: Option<&[u8]>) -> Result<Policy, AnalysisError> {
+        if let Some(target) = self.exec_target.first() {
+            return Err(AnalysisError::ExecTarget(target.clone()));
+        }
+        let options = self.options();
+        let Some(original) = original else { return Ok(chestnut_analyzer::analyze(program, &options)?) };
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join(program.file_name().unwrap_or(OsStr::new("program")));
+        std::fs::write(&path, original)?;
+        let mut policy = chestnut_analyzer::analyze(&path, &options)?;
+        policy.program.path = program.to_owned();
+        Ok(policy)
+    }
+
+    fn options(&self) -> Options {
         let mut options = Options::default();
         options.root.clone_from(&self.root);
         options.libraries.clone_from(&self.libraries);
