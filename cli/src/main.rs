@@ -1,3 +1,46 @@
-//! chestnut: the command line of the analyzer.
+//! `chestnut COMMAND`: parse, run, print.
+//!
+//! Human text and JSON go to standard output, the one line about a failure to standard error.
 
-fn main() {}
+mod analyze;
+mod arguments;
+mod explain;
+mod failure;
+mod inspect;
+mod place;
+mod program;
+mod style;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use chestnut_rewriter::command_line::print;
+use clap::Parser;
+use serde_json::json;
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+use style::Style;
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let mut stdout = std::io::stdout().lock();
+    let text = run(&command, Style::of(&stdout));
+    let Err(failure) = text.and_then(|text| print(&mut stdout, &text).map_err(Failure::Output)) else {
+        return ExitCode::SUCCESS;
+    };
+    // Nobody is left to be told if these fail; the status says it.
+    let _ = writeln!(std::io::stderr().lock(), "chestnut: {}", failure.line());
+    if command.is_json() {
+        let _ = writeln!(stdout, "{:#}", json!({ "error": failure.line(), "status": failure.status() }));
+    }
+    ExitCode::from(failure.status())
+}
+
+fn run(command: &Command, style: Style) -> Result<String, Failure> {
+    match command {
+        Command::Analyze(command) => analyze::run(command, style),
+        Command::Explain(command) => explain::run(command, style),
+        Command::Inspect(command) => inspect::run(command, style),
+    }
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::Action;
-use chestnut_rewriter::command_line::AnalysisFlags;
+use chestnut_rewriter::command_line::{AnalysisFlags, call};
 use clap::Parser;
 
 /// Makes a program sandbox itself: computes the system calls that it can make, and puts into it a seccomp filter that
@@ -77,7 +77,3 @@ pub(crate) struct Arguments {
 
 const EXIT_STATUSES: &str = "Exit status: 0 done; 1 the program cannot be patched, or not written, and why; 2 the \
                              command line, or a file that a flag names, is wrong.";
-
-fn call(text: &str) -> Result<SyscallNr, String> {
-    SyscallNr::from_name(text).ok_or_else(|| format!("there is no system call {text:?}"))
-}

@@ -111,6 +111,15 @@ impl AnalysisFlags {
     }
 }
 
+/// Parses the name or number of a system call.
+///
+/// # Errors
+///
+/// There is no such call.
+pub fn call(text: &str) -> Result<SyscallNr, String> {
+    SyscallNr::from_name(text).ok_or_else(|| format!("there is no system call {text:?}"))
+}
+
 /// Writes text to a stream that may have lost its reader: who has had enough is no error.
 ///
 /// # Errors

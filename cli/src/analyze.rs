@@ -1,0 +1,151 @@
+//! `chestnut analyze`: which calls a program can make, each with one reason, and what is not known.
+//!
+//! Input: a program. Output: text for a person in the order of the call numbers, or the policy as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use chestnut_analyzer::policy::{Assumption, AssumptionKind, CodeLocation, Policy, UnresolvedReason};
+use chestnut_analyzer::syscall::SyscallNr;
+
+use crate::arguments::Analyze;
+use crate::failure::Failure;
+use crate::style::Style;
+use crate::{place, program};
+
+/// How many places of one assumption the short form shows.
+const SHORT_LIST: usize = 3;
+
+/// Does what the arguments say.
+pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
+    let policy = program::policy(&command.file, &command.analysis)?;
+    if command.json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&policy)?));
+    }
+    let report = Report { policy: &policy, style, is_long: command.verbose };
+    let mut text = report.summary();
+    text.push_str(&report.allowed());
+    for call in command.analysis.failing().keys() {
+        let _ = writeln!(text, "  {call} fails (--exec deny)");
+    }
+    text.push_str(&report.unresolved());
+    text.push_str(&report.assumptions());
+    if command.verbose {
+        text.push_str(&report.files());
+    }
+    Ok(text)
+}
+
+struct Report<'run> {
+    policy: &'run Policy,
+    style: Style,
+    is_long: bool,
+}
+
+// Writing to a string cannot fail.
+impl Report<'_> {
+    fn summary(&self) -> String {
+        let allowed = &self.policy.allowed;
+        let blocked = SyscallNr::all_known().filter(|call| !allowed.contains_key(call)).count();
+        format!(
+            "{}: {} system calls allowed, {blocked} of {} blocked; {} files read\n",
+            self.style.bold(&self.policy.program.path.display().to_string()),
+            allowed.len(),
+            SyscallNr::all_known().count(),
+            self.policy.libraries.len().saturating_add(1),
+        )
+    }
+
+    fn heading(&self, text: &str) -> String {
+        format!("\n{}\n", self.style.bold(text))
+    }
+
+    fn allowed(&self) -> String {
+        let calls = self.policy.allowed.values();
+        let width = calls.clone().map(|call| call.name.len()).max().unwrap_or(0);
+        let mut text = self.heading("Allowed, and one place that makes each call:");
+        for call in calls {
+            if self.is_long {
+                let _ = write!(text, "  {}\n{}", self.style.bold(&call.name), place::lines(&call.evidence, "      "));
+            } else {
+                let padding = " ".repeat(width.saturating_sub(call.name.len()));
+                let line = place::line(&call.evidence, self.style);
+                let _ = writeln!(text, "  {}{padding}  {line}", self.style.bold(&call.name));
+            }
+        }
+        text
+    }
+
+    fn unresolved(&self) -> String {
+        if self.policy.unresolved.is_empty() {
+            return String::new();
+        }
+        let mut text = self.heading(&format!(
+            "{} reached with a number that is not known; --allow NAME adds what they call, --ignore-unresolved goes on without:",
+            count(self.policy.unresolved.len(), "system call"),
+        ));
+        for site in &self.policy.unresolved {
+            let what = match site.reason {
+                UnresolvedReason::Number => "",
+                UnresolvedReason::ForeignEntry => ", the 32-bit entry",
+            };
+            let _ = writeln!(text, "  {}{what}", self.style.warning(&self.location(&site.site)));
+        }
+        text
+    }
+
+    fn location(&self, location: &CodeLocation) -> String {
+        if self.is_long { place::long(location) } else { place::short(location) }
+    }
+
+    fn assumptions(&self) -> String {
+        let mut groups: BTreeMap<_, BTreeMap<&str, Vec<&CodeLocation>>> = BTreeMap::new();
+        for Assumption { kind, text, site, flag } in &self.policy.assumptions {
+            let places = groups.entry((*kind, flag)).or_default().entry(text.as_str()).or_default();
+            places.extend(site);
+        }
+        let mut text = String::new();
+        for ((kind, flag), members) in groups {
+            let flag = flag.as_ref().map_or_else(String::new, |flag| format!(" ({flag} tells)"));
+            text.push_str(&self.heading(&format!("Assumed about {}{flag}:", subject(kind))));
+            for (member, places) in members {
+                let _ = writeln!(text, "  {member}");
+                let shown = if self.is_long { places.len() } else { SHORT_LIST };
+                for place in places.iter().take(shown) {
+                    let _ = writeln!(text, "      {}", self.location(place));
+                }
+                let hidden = places.len().saturating_sub(shown);
+                if hidden > 0 {
+                    let _ = writeln!(text, "      {}", self.style.faint(&format!("and {hidden} more (-v shows them)")));
+                }
+            }
+        }
+        text
+    }
+
+    fn files(&self) -> String {
+        let mut text = self.heading("Files read:");
+        for file in std::iter::once(&self.policy.program).chain(&self.policy.libraries) {
+            let identity = match &file.build_id {
+                Some(build_id) => format!("build-id {build_id}"),
+                None => format!("SHA-256 {}", file.sha256),
+            };
+            let _ = writeln!(text, "  {}  {}", file.path.display(), self.style.faint(&identity));
+        }
+        text
+    }
+}
+
+fn subject(kind: AssumptionKind) -> &'static str {
+    match kind {
+        AssumptionKind::OpenLoad => "libraries that are loaded under a name that is not known",
+        AssumptionKind::OpenLookup => "symbols that are looked up under a name that is not known",
+        AssumptionKind::OpenExec => "programs that are executed under a name that is not known",
+        AssumptionKind::SystemConfiguration => "the configuration of the system",
+    }
+}
+
+/// `1 place`, `2 places`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
