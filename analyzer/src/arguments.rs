@@ -3,7 +3,7 @@
 //! Input: one function and the calls in it that matter. Output: a [`CallSite`] for each of them. With it a number or a
 //! name that is a parameter is followed to the callers, level by level (DESIGN section 3, rules 5 to 7).
 
-use iced_x86::{FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction, OpKind, Register};
 
 use crate::address::Vaddr;
 use crate::cfg::direct_jump_target;
@@ -21,6 +21,8 @@ pub enum Callee {
     Direct(Vaddr),
     /// The memory slot that holds the address of the target.
     Through(Vaddr),
+    /// A register, or memory that a register points to.
+    Computed,
 }
 
 /// A call or tail call with the machine state in which it is made.
@@ -30,6 +32,10 @@ pub struct CallSite {
     pub at: Vaddr,
     /// Whom it calls.
     pub callee: Callee,
+    /// What a computed target can be.
+    pub target: Value,
+    /// How many bytes behind a register's address a computed target is read.
+    pub displacement: Option<i64>,
     /// Whether it is a jump, which leaves the return address where it was.
     pub is_jump: bool,
     /// What the caller's registers and stack hold before the instruction.
@@ -44,7 +50,7 @@ impl CallSite {
     }
 }
 
-/// The target of a call or of a jump that may leave the function; `None` for other instructions and unknown targets.
+/// The target of a call or of a jump that may leave the function; `None` for other instructions.
 #[must_use]
 pub fn callee(instruction: &Instruction) -> Option<Callee> {
     match instruction.flow_control() {
@@ -55,7 +61,7 @@ pub fn callee(instruction: &Instruction) -> Option<Callee> {
             direct_jump_target(instruction).map(Callee::Direct)
         }
         FlowControl::IndirectCall | FlowControl::IndirectBranch => {
-            fixed_memory_operand(instruction).map(Callee::Through)
+            Some(fixed_memory_operand(instruction).map_or(Callee::Computed, Callee::Through))
         }
         _ => None,
     }
@@ -71,7 +77,14 @@ pub fn call_sites(code: &Code<'_, '_>, function: &Function, wanted: impl Fn(Call
     dataflow::observe(code.image, &instructions, &cfg, picks, |instruction, at, state| {
         if let Some(callee) = callee(instruction) {
             let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-            found.push(CallSite { at, callee, is_jump, state: state.clone() });
+            let target = match callee {
+                Callee::Computed => state.branch_target(instruction, code.image),
+                Callee::Direct(_) | Callee::Through(_) => Value::Bottom,
+            };
+            let is_table = callee == Callee::Computed && instruction.op0_kind() == OpKind::Memory;
+            let displacement = (is_table && instruction.memory_index() == Register::None)
+                .then(|| instruction.memory_displacement64().cast_signed());
+            found.push(CallSite { at, callee, target, displacement, is_jump, state: state.clone() });
         }
     });
     found

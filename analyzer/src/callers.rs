@@ -1,14 +1,9 @@
-//! Values that come from callers: a parameter is followed up the reached call graph until it is known.
+//! Who calls a function: the reached call graph, from callee to caller.
 //!
-//! Input: values seen in reached functions, some of which are [`Atom::Parameter`]. Output: the constants and addresses
-//! that they can be, each with the place where it is written down, and the places where nobody knows (DESIGN section 3,
-//! rule 5). A wrapper needs no name: a function whose parameter ends up as a system call's number is one, however many
-//! levels lie between.
+//! Input: what is reached. Output: for any function its call sites, with the state of the machine at each.
 //!
-//! Over-approximates: a parameter is joined over all reached callers. May miss: nothing; a caller that is not known as
-//! such (an address that was taken, a jump into a body) makes the value unknown.
-
-use rustc_hash::FxHashSet;
+//! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to them
+//! ([`Reachable::is_address_taken`]).
 
 use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee, call_sites};
@@ -16,33 +11,14 @@ use crate::data::PointerTarget;
 use crate::instruction::ReferenceKind;
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Reachable};
-use crate::value::{Atom, Value};
-
-/// A value at a place in a reached function.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// The function.
-    pub function: FunctionKey,
-    /// The instruction.
-    pub at: Vaddr,
-    /// What it can be there.
-    pub value: Value,
-}
-
-/// Where values come from.
-#[derive(Debug, Default)]
-pub struct Origins {
-    /// Constants and addresses, each with the place that fixes it.
-    pub known: Vec<(Atom, FunctionKey, Vaddr)>,
-    /// Places where the value is not known.
-    pub unknown: Vec<(FunctionKey, Vaddr)>,
-}
 
 /// The reached call graph, from callee to caller.
 #[derive(Debug)]
 pub struct Callers<'a, 'data> {
-    program: &'a Program<'data>,
-    reached: &'a Reachable<'data>,
+    /// The modules.
+    pub program: &'a Program<'data>,
+    /// What is reached.
+    pub reached: &'a Reachable<'data>,
     /// (callee, caller), sorted.
     edges: Vec<(FunctionKey, FunctionKey)>,
 }
@@ -61,7 +37,10 @@ impl<'a, 'data> Callers<'a, 'data> {
                         Callee::Direct(reference.target)
                     }
                     ReferenceKind::CallThrough => Callee::Through(reference.target),
-                    ReferenceKind::LandingPad | ReferenceKind::Load(_) | ReferenceKind::Address => continue,
+                    ReferenceKind::LandingPad
+                    | ReferenceKind::Load(_)
+                    | ReferenceKind::Store
+                    | ReferenceKind::Address => continue,
                 };
                 edges.extend(targets(program, caller.0, callee).into_iter().map(|(callee, _)| (callee, caller)));
             }
@@ -71,67 +50,15 @@ impl<'a, 'data> Callers<'a, 'data> {
         Self { program, reached, edges }
     }
 
-    /// The calls that may enter `callee`, in reached functions, with their callers.
-    #[must_use]
-    pub fn calls_of(&self, callee: FunctionKey) -> Vec<(FunctionKey, CallSite)> {
-        self.callers(callee)
-            .flat_map(|caller| self.calls(caller, callee).into_iter().map(move |site| (caller, site)))
-            .collect()
-    }
-
-    /// Follows each value to where it is fixed.
-    #[must_use]
-    pub fn origins(&self, seen: Vec<Seen>) -> Origins {
-        let mut work = seen;
-        let mut done: FxHashSet<(FunctionKey, u16)> = FxHashSet::default();
-        let mut found = Origins::default();
-        while let Some(Seen { function, at, value }) = work.pop() {
-            let Some(atoms) = value.atoms() else {
-                found.unknown.push((function, at));
-                continue;
-            };
-            for &atom in atoms {
-                match atom {
-                    Atom::Constant(_) | Atom::Address(_) => found.known.push((atom, function, at)),
-                    Atom::Frame(_) => found.unknown.push((function, at)),
-                    Atom::Parameter(number) if done.insert((function, number)) => {
-                        if !self.follow(function, number, &mut work) {
-                            found.unknown.push((function, at));
-                        }
-                    }
-                    Atom::Parameter(_) => {}
-                }
-            }
-        }
-        found.known.sort_unstable();
-        found.known.dedup();
-        found.unknown.sort_unstable();
-        found.unknown.dedup();
-        found
-    }
-
-    /// Adds what each caller passes; false if there may be callers that are not known.
-    fn follow(&self, function: FunctionKey, number: u16, work: &mut Vec<Seen>) -> bool {
-        let mut complete = !self.reached.is_address_taken(function);
-        let mut any = false;
-        for caller in self.callers(function) {
-            let calls = self.calls(caller, function);
-            complete &= !calls.is_empty();
-            for call in calls {
-                any = true;
-                work.push(Seen { function: caller, at: call.at, value: call.argument(number) });
-            }
-        }
-        complete && any
-    }
-
-    fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
+    /// The functions that call or jump to `callee` by name.
+    pub fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
         let first = self.edges.partition_point(|(to, _)| *to < callee);
         self.edges.iter().skip(first).take_while(move |(to, _)| *to == callee).map(|(_, from)| *from)
     }
 
     /// The calls in `caller` that enter `callee` at its start; none if one enters it elsewhere.
-    fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Vec<CallSite> {
+    #[must_use]
+    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Vec<CallSite> {
         let Some(module) = self.program.module(caller.0) else { return Vec::new() };
         let Some(function) = module.summary.functions().function(caller.1) else { return Vec::new() };
         let goes_there =
@@ -170,5 +97,6 @@ fn targets(program: &Program<'_>, module: ModuleId, callee: Callee) -> Vec<(Func
             }
             found
         }
+        Callee::Computed => Vec::new(),
     }
 }

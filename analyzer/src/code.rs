@@ -93,7 +93,7 @@ impl<'a, 'data> Code<'a, 'data> {
         match callee(call) {
             Some(Callee::Direct(at)) => self.functions.at(at).is_none_or(|id| self.returns(id, depth)),
             Some(Callee::Through(slot)) => !self.never_returns(slot),
-            None => true,
+            Some(Callee::Computed) | None => true,
         }
     }
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::address::Vaddr;
-use crate::callers::{Callers, Origins, Seen};
+use crate::callers::Callers;
+use crate::origins::{Origins, Seen, origins};
 use crate::policy::{AllowedCall, CodeLocation, Evidence, UnresolvedReason, UnresolvedSite};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Node, Reachable, path};
@@ -37,7 +38,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
                 .push(UnresolvedSite { site: location(program, key.0, at), reason: UnresolvedReason::ForeignEntry });
         }
     }
-    let Origins { known, unknown } = callers.origins(seen);
+    let Origins { known, unknown } = origins(callers, seen);
     let mut allowed: BTreeMap<SyscallNr, AllowedCall> = BTreeMap::new();
     for (atom, function, at) in known {
         // An address as a number is a site that nobody understands.

@@ -47,6 +47,8 @@ pub struct Function {
     pub syscalls: Vec<Vaddr>,
     /// Its `int $0x80` and `sysenter` instructions.
     pub foreign_syscalls: Vec<Vaddr>,
+    /// Whether it calls through registers or memory.
+    pub has_indirect_call: bool,
     /// Whether it jumps through registers or memory.
     pub has_indirect_jump: bool,
     /// The first bytes that are no instruction.
@@ -62,6 +64,7 @@ impl Function {
             references: Vec::new(),
             syscalls: Vec::new(),
             foreign_syscalls: Vec::new(),
+            has_indirect_call: false,
             has_indirect_jump: false,
             undecodable: None,
         }
@@ -92,6 +95,7 @@ impl Function {
         match role(instruction) {
             Role::Syscall => self.syscalls.push(at),
             Role::ForeignSyscall => self.foreign_syscalls.push(at),
+            Role::IndirectCall => self.has_indirect_call = true,
             Role::IndirectJump => self.has_indirect_jump = true,
             Role::Plain => {}
         }
@@ -392,7 +396,9 @@ impl<'a, 'data> Followed<'a, 'data> {
 
 /// Addresses that functions jump to or call.
 fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl Iterator<Item = Vaddr> {
-    let goes = |kind| !matches!(kind, ReferenceKind::Address | ReferenceKind::Load(_) | ReferenceKind::CallThrough);
+    let goes = |kind| {
+        matches!(kind, ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad)
+    };
     functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
 }
 

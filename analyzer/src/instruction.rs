@@ -28,6 +28,8 @@ pub enum ReferenceKind {
     CallThrough,
     /// The memory there is read: this many bytes.
     Load(u8),
+    /// The memory there is written and not read.
+    Store,
     /// The address itself is used.
     Address,
 }
@@ -52,6 +54,8 @@ pub enum Role {
     Syscall,
     /// `int $0x80`, `sysenter`: the call table of 32-bit programs.
     ForeignSyscall,
+    /// A call whose target is in a register or in memory.
+    IndirectCall,
     /// A jump whose target is in a register or in memory.
     IndirectJump,
 }
@@ -64,6 +68,7 @@ pub fn role(instruction: &Instruction) -> Role {
         Mnemonic::Sysenter => Role::ForeignSyscall,
         Mnemonic::Int if instruction.immediate8() == 0x80 => Role::ForeignSyscall,
         _ if instruction.flow_control() == FlowControl::IndirectBranch => Role::IndirectJump,
+        _ if instruction.flow_control() == FlowControl::IndirectCall => Role::IndirectCall,
         _ => Role::Plain,
     }
 }
@@ -101,7 +106,9 @@ fn memory_reference(instruction: &Instruction, image: &Image<'_>, add: &mut impl
             add(at, ReferenceKind::Address);
         } else if through {
             add(at, ReferenceKind::CallThrough);
-        } else if !only_stores(instruction) {
+        } else if only_stores(instruction) {
+            add(at, ReferenceKind::Store);
+        } else {
             add(at, ReferenceKind::Load(bytes.max(1)));
         }
     } else if !image.is_position_independent() && !is_thread_local(instruction) {

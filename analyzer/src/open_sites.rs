@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::callers::{Callers, Seen};
+use crate::callers::Callers;
 use crate::evidence::location;
+use crate::origins::{Seen, origins};
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Phase, Reachable};
@@ -76,7 +77,7 @@ fn look_at(
         return;
     };
     let seen = Seen { function: callee, at: start, value: Value::One(Atom::Parameter(argument)) };
-    let origins = callers.origins(vec![seen]);
+    let origins = origins(callers, vec![seen]);
     for (atom, function, at) in origins.known {
         let text = match atom {
             Atom::Address(address) => program.module(function.0).and_then(|m| m.image.c_string(address)),

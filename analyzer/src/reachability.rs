@@ -166,6 +166,7 @@ impl<'data> Reachable<'data> {
                 ReferenceKind::CallThrough => {
                     self.reach_through(program, module, reference.target, phase, cause);
                 }
+                ReferenceKind::Store => {}
                 ReferenceKind::Load(bytes) => {
                     self.reach_loaded(program, entry, module, reference, bytes, cause, lookup)
                 }

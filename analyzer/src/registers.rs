@@ -62,7 +62,7 @@ fn truncate(atom: Atom, bytes: usize) -> Option<Atom> {
         (Atom::Constant(c), 4) => Some(Atom::Constant(c & 0xffff_ffff)),
         (Atom::Constant(_), _) => Some(atom),
         // Arguments of system calls' number type are 32 bits wide, so the low half is all of it.
-        (Atom::Parameter(_), 4 | 8) => Some(atom),
+        (Atom::Parameter(_) | Atom::Global(_) | Atom::ParameterField(..) | Atom::GlobalField(..), 4 | 8) => Some(atom),
         (Atom::Address(a), 4) if u32::try_from(a.0).is_ok() => Some(atom),
         (Atom::Address(_) | Atom::Frame(_), 8) => Some(atom),
         _ => None,
@@ -102,10 +102,13 @@ fn constants(f: impl Fn(u64, u64) -> u64) -> impl Fn(Atom, Atom) -> Option<Atom>
     }
 }
 
-/// The number in memory that nobody can write and no relocation fills in.
-fn read_only(image: &Image<'_>, at: Vaddr, bytes: usize) -> Value {
-    let is_constant = image.segments().iter().any(|segment| segment.contains(at) && !segment.is_writable());
-    let raw = u64::try_from(bytes).ok().filter(|_| is_constant && bytes <= 8).and_then(|len| image.bytes(at, len));
+/// What stands at an address of the image: a number where nobody can write and no relocation fills in, else a variable.
+fn in_image(image: &Image<'_>, at: Vaddr, bytes: usize) -> Value {
+    let Some(segment) = image.segment_at(at) else { return Value::Top };
+    if segment.is_writable() {
+        return if matches!(bytes, 4 | 8) { Value::One(Atom::Global(at)) } else { Value::Top };
+    }
+    let raw = u64::try_from(bytes).ok().filter(|_| bytes <= 8).and_then(|len| image.bytes(at, len));
     raw.map_or(Value::Top, |raw| {
         Value::constant(raw.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     })
@@ -259,14 +262,58 @@ impl State {
         for &atom in atoms {
             let loaded = match atom {
                 Atom::Frame(offset) => self.slot(offset).map(|a| truncate(a, bytes)),
-                Atom::Address(at) => read_only(image, at, bytes),
+                Atom::Address(at) => in_image(image, at, bytes),
                 // In a position-dependent file an absolute address is a plain number.
-                Atom::Constant(at) if !image.is_position_independent() => read_only(image, Vaddr(at), bytes),
+                Atom::Constant(at) if !image.is_position_independent() => in_image(image, Vaddr(at), bytes),
                 _ => Value::Top,
             };
             result = result.join(&loaded);
         }
         result
+    }
+
+    /// Reads what the instruction's memory operand names: a field of something that the function was given, if its
+    /// base is such a thing.
+    fn load_operand(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
+        let bytes = instruction.memory_size().size();
+        let field = self.field(instruction).filter(|_| matches!(bytes, 4 | 8));
+        field.map_or_else(|| self.load(&self.effective_address(instruction), bytes, image), Value::One)
+    }
+
+    fn field(&self, instruction: &Instruction) -> Option<Atom> {
+        if instruction.memory_index() != Register::None || instruction.is_ip_rel_memory_operand() {
+            return None;
+        }
+        if is_thread_local(instruction) {
+            return None;
+        }
+        let offset = instruction.memory_displacement64().cast_signed();
+        match self.register(instruction.memory_base()).single()? {
+            Atom::Parameter(number) => Some(Atom::ParameterField(number, offset)),
+            Atom::Global(at) => Some(Atom::GlobalField(at, offset)),
+            _ => None,
+        }
+    }
+
+    /// What a pointer to `base` of the frame sees there, so many bytes on.
+    #[must_use]
+    pub fn frame_field(&self, base: i64, offset: i64) -> Value {
+        base.checked_add(offset).map_or(Value::Top, |at| self.slot(at))
+    }
+
+    /// What an instruction with a memory destination stores there.
+    #[must_use]
+    pub fn stored_value(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
+        match instruction.mnemonic() {
+            Mnemonic::Mov => self.operand(instruction, 1, image),
+            _ => Value::Top,
+        }
+    }
+
+    /// Where an indirect call or jump goes.
+    #[must_use]
+    pub fn branch_target(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
+        self.operand(instruction, 0, image)
     }
 
     fn store(&mut self, address: &Value, bytes: usize, value: Value) {
@@ -294,10 +341,7 @@ impl State {
     fn operand(&self, instruction: &Instruction, number: u32, image: &Image<'_>) -> Value {
         match instruction.op_kind(number) {
             OpKind::Register => self.sub_register(instruction.op_register(number)),
-            OpKind::Memory => {
-                let bytes = instruction.memory_size().size();
-                self.load(&self.effective_address(instruction), bytes, image)
-            }
+            OpKind::Memory => self.load_operand(instruction, image),
             OpKind::Immediate8
             | OpKind::Immediate16
             | OpKind::Immediate32

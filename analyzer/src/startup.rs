@@ -59,7 +59,8 @@ fn is_glibc_loader(module: &Module<'_>) -> bool {
 
 fn module_roots(program: &Program<'_>, id: ModuleId, constructors: Phase, roots: &mut Vec<Root>) {
     let Some(module) = program.module(id) else { return };
-    let add = |roots: &mut Vec<Root>, at, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
+    let add =
+        |roots: &mut Vec<Root>, at, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
     if let Some(entry) = module.image.entry().filter(|_| module.role == ModuleRole::Main) {
         add(roots, entry, Phase::After, "entry point");
     }

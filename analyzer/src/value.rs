@@ -23,6 +23,12 @@ pub enum Atom {
     Parameter(u16),
     /// The stack pointer at the function's entry plus so many bytes.
     Frame(i64),
+    /// What stands in the variable at this address of the image.
+    Global(Vaddr),
+    /// What stands so many bytes behind the address that is the function's n-th argument.
+    ParameterField(u16, i64),
+    /// What stands so many bytes behind the address that is in the variable.
+    GlobalField(Vaddr, i64),
 }
 
 /// A set of [`Atom`]s, or anything.
