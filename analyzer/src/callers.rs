@@ -5,8 +5,14 @@
 //! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to them
 //! ([`Reachable::is_address_taken`]).
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+
 use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee, call_sites};
+use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::instruction::ReferenceKind;
 use crate::program::{ModuleId, Program};
@@ -21,7 +27,14 @@ pub struct Callers<'a, 'data> {
     pub reached: &'a Reachable<'data>,
     /// (callee, caller), sorted.
     edges: Vec<(FunctionKey, FunctionKey)>,
+    /// What was computed already: the same functions are asked for again and again.
+    codes: RefCell<FxHashMap<ModuleId, Rc<Code<'a, 'data>>>>,
+    named: RefCell<FxHashMap<FunctionKey, Sites>>,
+    computed: RefCell<FxHashMap<FunctionKey, Sites>>,
 }
+
+/// Call sites of one function.
+pub type Sites = Rc<[CallSite]>;
 
 impl<'a, 'data> Callers<'a, 'data> {
     /// Collects the calls among the functions that run while the filter is on.
@@ -47,7 +60,14 @@ impl<'a, 'data> Callers<'a, 'data> {
         }
         edges.sort_unstable();
         edges.dedup();
-        Self { program, reached, edges }
+        Self {
+            program,
+            reached,
+            edges,
+            codes: RefCell::default(),
+            named: RefCell::default(),
+            computed: RefCell::default(),
+        }
     }
 
     /// The functions that call or jump to `callee` by name.
@@ -59,15 +79,46 @@ impl<'a, 'data> Callers<'a, 'data> {
     /// The calls in `caller` that enter `callee` at its start; none if one enters it elsewhere.
     #[must_use]
     pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Vec<CallSite> {
-        let Some(module) = self.program.module(caller.0) else { return Vec::new() };
-        let Some(function) = module.summary.functions().function(caller.1) else { return Vec::new() };
-        let goes_there =
-            |candidate: Callee| targets(self.program, caller.0, candidate).iter().any(|(to, _)| *to == callee);
-        let found = call_sites(&module.code(), function, goes_there);
-        let all_at_start = found.iter().all(|site| {
-            targets(self.program, caller.0, site.callee).iter().all(|(to, is_start)| *to != callee || *is_start)
-        });
-        if all_at_start { found } else { Vec::new() }
+        let mut found = Vec::new();
+        for site in self.sites(&self.named, caller, |c| c != Callee::Computed).iter() {
+            for (target, is_start) in targets(self.program, caller.0, site.callee) {
+                if target == callee && !is_start {
+                    return Vec::new();
+                }
+                if target == callee {
+                    found.push(site.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The calls in `caller` whose target is computed.
+    #[must_use]
+    pub fn computed_calls(&self, caller: FunctionKey) -> Sites {
+        self.sites(&self.computed, caller, |c| c == Callee::Computed)
+    }
+
+    fn sites(
+        &self,
+        memo: &RefCell<FxHashMap<FunctionKey, Sites>>,
+        caller: FunctionKey,
+        wanted: impl Fn(Callee) -> bool,
+    ) -> Sites {
+        if let Some(known) = memo.borrow().get(&caller) {
+            return Rc::clone(known);
+        }
+        let found: Sites = self
+            .program
+            .module(caller.0)
+            .and_then(|module| {
+                let function = module.summary.functions().function(caller.1)?;
+                let code = Rc::clone(self.codes.borrow_mut().entry(caller.0).or_insert_with(|| Rc::new(module.code())));
+                Some(call_sites(&code, function, wanted).into())
+            })
+            .unwrap_or_default();
+        memo.borrow_mut().insert(caller, Rc::clone(&found));
+        found
     }
 }
 

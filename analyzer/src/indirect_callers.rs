@@ -11,7 +11,7 @@
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::arguments::{CallSite, Callee, call_sites};
+use crate::arguments::CallSite;
 use crate::callers::Callers;
 use crate::data::PointerTarget;
 use crate::instruction::ReferenceKind;
@@ -20,13 +20,21 @@ use crate::program::Module;
 use crate::reachability::FunctionKey;
 use crate::value::Atom;
 
+/// Where the address of a function stands.
+struct Table {
+    /// The function.
+    start: Vaddr,
+    slots: FxHashSet<Vaddr>,
+    /// Every address of data that something takes: where tables may begin.
+    bases: FxHashSet<Vaddr>,
+}
+
 /// The indirect calls that may enter `callee`.
 #[must_use]
 pub fn find(callers: &Callers<'_, '_>, callee: FunctionKey, depth: usize) -> Option<Vec<(FunctionKey, CallSite)>> {
     let module = callers.program.module(callee.0)?;
     let start = module.summary.functions().function(callee.1)?.start;
-    let slots = table_slots(module, start)?;
-    let bases = table_bases(module);
+    let table = Table { start, slots: table_slots(module, start)?, bases: table_bases(module) };
     let mut found = Vec::new();
     for key in callers.reached.functions().into_iter().filter(|key| key.0 == callee.0) {
         let Some(function) = module.summary.functions().function(key.1) else { continue };
@@ -35,12 +43,9 @@ pub fn find(callers: &Callers<'_, '_>, callee: FunctionKey, depth: usize) -> Opt
         if !function.has_indirect_call && (!function.has_indirect_jump || has_tables) {
             continue;
         }
-        for site in call_sites(&module.code(), function, |c| c == Callee::Computed) {
-            if site.is_jump && has_tables {
-                continue;
-            }
-            if may_enter(callers, key, &site, &slots, &bases, depth) {
-                found.push((key, site));
+        for site in callers.computed_calls(key).iter().filter(|site| !site.is_jump || !has_tables) {
+            if may_enter(callers, key, site, &table, depth) {
+                found.push((key, site.clone()));
             }
         }
     }
@@ -72,32 +77,19 @@ fn table_bases(module: &Module<'_>) -> FxHashSet<Vaddr> {
     in_code.chain(in_data).collect()
 }
 
-fn may_enter(
-    callers: &Callers<'_, '_>,
-    caller: FunctionKey,
-    site: &CallSite,
-    slots: &FxHashSet<Vaddr>,
-    bases: &FxHashSet<Vaddr>,
-    depth: usize,
-) -> bool {
+fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, table: &Table, depth: usize) -> bool {
     let offset = match site.target.single() {
         Some(Atom::ParameterField(_, offset) | Atom::GlobalField(_, offset)) => Some(offset),
         _ => site.displacement,
     };
     let stands_there = |offset: i64| {
         let starts = |slot: &Vaddr| slot.0.checked_add_signed(offset.wrapping_neg()).map(Vaddr);
-        slots.iter().filter_map(starts).any(|base| bases.contains(&base))
+        table.slots.iter().filter_map(starts).any(|base| table.bases.contains(&base))
     };
     if offset.is_some_and(|offset| !stands_there(offset)) {
         return false;
     }
     let seen = Seen { function: caller, at: site.at, value: site.target.clone() };
     let origins = nested(callers, vec![seen], depth + 1);
-    let target = callers.program.module(caller.0).map(|m| m.summary.data());
-    let is_ours = |at: Vaddr| {
-        let pointers = target.map_or(&[][..], |data| data.pointers());
-        slots.iter().any(|slot| pointers.iter().any(|p| p.slot == *slot && p.target == PointerTarget::Local(at)))
-    };
-    !origins.unknown.is_empty()
-        || origins.known.iter().any(|(atom, _, _)| matches!(atom, Atom::Address(at) if is_ours(*at)))
+    !origins.unknown.is_empty() || origins.known.iter().any(|(atom, _, _)| *atom == Atom::Address(table.start))
 }

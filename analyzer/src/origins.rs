@@ -54,13 +54,19 @@ struct Search<'c, 'a, 'data> {
     depth: usize,
 }
 
-/// Targets of indirect calls are followed through so many further indirect calls.
-const MAX_DEPTH: usize = 2;
+/// So deep, indirect callers are not sought any more: the targets of indirect calls, and names.
+const MAX_DEPTH: usize = 1;
 
-/// Follows each value to where it is fixed.
+/// Follows each value to where it is fixed, through tables of functions too.
 #[must_use]
 pub fn origins(callers: &Callers<'_, '_>, seen: Vec<Seen>) -> Origins {
     nested(callers, seen, 0)
+}
+
+/// Follows each value to where it is fixed, but not into functions that are called by address only.
+#[must_use]
+pub fn direct_origins(callers: &Callers<'_, '_>, seen: Vec<Seen>) -> Origins {
+    nested(callers, seen, MAX_DEPTH)
 }
 
 /// The same, asked while another question is open.
@@ -121,7 +127,8 @@ impl Search<'_, '_, '_> {
             calls.extend(found.into_iter().map(|site| (caller, site)));
         }
         if self.callers.reached.is_address_taken(function) {
-            match indirect_callers::find(self.callers, function, self.depth).filter(|_| self.depth < MAX_DEPTH) {
+            let is_sought = self.depth < MAX_DEPTH;
+            match is_sought.then(|| indirect_callers::find(self.callers, function, self.depth)).flatten() {
                 // None at all is an answer too: nobody who is reached calls it.
                 Some(found) => {
                     any = true;
