@@ -4,20 +4,12 @@
 //! Golden texts are of a program in assembly, `tests/cli/program.s`, without a C library; what depends on compiler and
 //! folder is masked. `UPDATE_GOLDEN=1` writes them anew.
 
-mod golden {
-    //! Comparison with a text that is kept in the repository.
-
-    use std::path::Path;
-
-    pub(crate) fn check(name: &str, found: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cli").join(name);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&path, found).unwrap();
-        }
-        let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == expected, "{} differs; found:\n{found}", path.display());
-    }
-}
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may stop where it stands; clippy takes its helpers for no test"
+)]
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -45,6 +37,16 @@ fn text_of(arguments: &[&str]) -> String {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Compares with a text that is kept in the repository.
+fn golden(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cli").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{} differs; found:\n{found}", path.display());
 }
 
 /// Builds the program of the golden texts.
@@ -89,31 +91,32 @@ fn masked(text: &str, folder: &TempDir) -> String {
 fn analyze_says_what_the_golden_text_says() {
     let folder = TempDir::new().unwrap();
     let program = program(&folder);
-    golden::check("analyze.txt", &masked(&text_of(&["analyze", text(&program)]), &folder));
-    golden::check("analyze-verbose.txt", &masked(&text_of(&["analyze", "-v", text(&program)]), &folder));
+    golden("analyze.txt", &masked(&text_of(&["analyze", text(&program)]), &folder));
+    golden("analyze-verbose.txt", &masked(&text_of(&["analyze", "-v", text(&program)]), &folder));
     let explained = text_of(&["explain", text(&program), "getppid", "execve"]);
-    golden::check("explain.txt", &masked(&explained, &folder));
+    golden("explain.txt", &masked(&explained, &folder));
 }
 
 #[test]
 fn inspect_says_what_the_golden_text_says() {
     let folder = TempDir::new().unwrap();
     let patched = patch(&program(&folder));
-    golden::check("inspect.txt", &masked(&text_of(&["inspect", text(&patched)]), &folder));
+    golden("inspect.txt", &masked(&text_of(&["inspect", text(&patched)]), &folder));
 }
 
 #[test]
 fn unresolved_sites_are_named() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("program");
-    let source = "\t.globl _start\n_start:\n\tmov (%rsp),%eax\n\tsyscall\n\tint $0x80\n\thlt\n";
+    let source =
+        "\t.globl _start\n\t.type _start, @function\n_start:\n\tmov (%rsp),%eax\n\tsyscall\n\tint $0x80\n\thlt\n";
     std::fs::write(path.with_extension("s"), source).unwrap();
     let flags = ["-nostdlib", "-static", "-o"];
     let built = Command::new("gcc").args(flags).args([&path, &path.with_extension("s")]).status().unwrap();
     assert!(built.success());
     let found = text_of(&["analyze", text(&path)]);
     assert!(found.contains("2 system calls reached with a number that is not known"), "{found}");
-    assert!(found.contains("+0x3 (_start+0x3)\n") || found.contains("(_start+0x3)\n"), "{found}");
+    assert!(found.contains("(_start+0x3)\n"), "{found}");
     assert!(found.contains("(_start+0x5), the 32-bit entry\n"), "{found}");
     let explained = text_of(&["explain", text(&path), "execve"]);
     assert!(explained.contains("2 system calls with a number that is not known may be any call"), "{explained}");
@@ -298,8 +301,8 @@ fn a_reader_that_goes_away_is_no_error() {
 #[test]
 fn a_full_disk_is_an_error() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_chestnut")).args(["analyze", "/bin/true"]).stdout(full);
-    let output = output.stderr(Stdio::piped()).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chestnut"));
+    let output = command.args(["analyze", "/bin/true"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard output: cannot be written"), "{output:?}");
 }
