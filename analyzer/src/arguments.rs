@@ -74,11 +74,11 @@ pub fn call_sites(code: &Code<'_, '_>, function: &Function, wanted: impl Fn(Call
     let leaves = |c| !matches!(c, Callee::Direct(at) if function.contains(at) && at != function.start);
     let picks = |i: &Instruction| callee(i).is_some_and(|c| leaves(c) && wanted(c));
     let mut found = Vec::new();
-    dataflow::observe(code.image, &instructions, &cfg, picks, |instruction, at, state| {
+    dataflow::observe(&code.memory(), &instructions, &cfg, picks, |instruction, at, state| {
         if let Some(callee) = callee(instruction) {
             let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
             let target = match callee {
-                Callee::Computed => state.branch_target(instruction, code.image),
+                Callee::Computed => state.branch_target(instruction, &code.memory()),
                 Callee::Direct(_) | Callee::Through(_) => Value::Bottom,
             };
             let is_table = callee == Callee::Computed && instruction.op0_kind() == OpKind::Memory;

@@ -20,6 +20,7 @@ use crate::data::{Data, PointerTarget};
 use crate::elf::Image;
 use crate::functions::{Function, FunctionId, Functions};
 use crate::instruction::ReferenceKind;
+use crate::memory::Memory;
 
 /// Functions of libraries that do not return, by their specifications: C17 7.22.4, POSIX, LSB core, the Itanium C++ ABI
 /// (exception handling, chapter 2), and the stack protector of GCC.
@@ -66,6 +67,12 @@ impl<'a, 'data> Code<'a, 'data> {
     #[must_use]
     pub fn new(image: &'a Image<'data>, functions: &'a Functions, data: &'a Data, interior: &'a [Vaddr]) -> Self {
         Self { image, functions, data, interior, returns: Mutex::default() }
+    }
+
+    /// The memory that it reads.
+    #[must_use]
+    pub const fn memory(&self) -> Memory<'a, 'data> {
+        Memory { image: self.image, data: self.data }
     }
 
     /// Decodes a function and builds its control-flow graph.

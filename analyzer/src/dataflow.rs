@@ -1,6 +1,6 @@
 //! Forward data flow over one function: what every register holds before chosen instructions.
 //!
-//! Input: a function's instructions, its [`Cfg`] and its image. Output: the [`State`] before each instruction that the
+//! Input: a function's instructions, its [`Cfg`] and its memory. Output: the [`State`] before each instruction that the
 //! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in address order,
 //! which is close to reverse post-order in compiled code). It ends because each [`crate::value::Value`] can only climb
 //! a lattice of bounded height, and climbs it at once where it keeps climbing.
@@ -13,7 +13,7 @@ use iced_x86::{Instruction, InstructionInfoFactory};
 
 use crate::address::Vaddr;
 use crate::cfg::{BlockId, Cfg};
-use crate::elf::Image;
+use crate::memory::Memory;
 use crate::registers::State;
 
 /// Visits of one block after which whatever still changes there becomes unknown (widening): the sets of a loop counter
@@ -23,14 +23,14 @@ const PATIENCE: u32 = 6;
 /// Runs the analysis and calls `observe` once for each instruction that `wanted` picks, with the state before it.
 /// Instructions that no path reaches are observed with everything unknown.
 pub fn observe(
-    image: &Image<'_>,
+    memory: &Memory<'_, '_>,
     instructions: &[Instruction],
     cfg: &Cfg,
     wanted: impl Fn(&Instruction) -> bool,
     mut observe: impl FnMut(&Instruction, Vaddr, &State),
 ) {
     let mut factory = InstructionInfoFactory::new();
-    let entry_states = solve(image, instructions, cfg, &mut factory);
+    let entry_states = solve(memory, instructions, cfg, &mut factory);
     for (block, entry) in cfg.blocks().iter().zip(&entry_states) {
         let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
         if !body.iter().any(&wanted) {
@@ -41,14 +41,14 @@ pub fn observe(
             if wanted(instruction) {
                 observe(instruction, Vaddr(instruction.ip()), &state);
             }
-            state.step(instruction, image, &mut factory);
+            state.step(instruction, memory, &mut factory);
         }
     }
 }
 
 /// The state at the start of each block; `None` where no path leads.
 fn solve(
-    image: &Image<'_>,
+    memory: &Memory<'_, '_>,
     instructions: &[Instruction],
     cfg: &Cfg,
     factory: &mut InstructionInfoFactory,
@@ -67,7 +67,7 @@ fn solve(
         let (Some(block), Some(Some(entry))) = (cfg.blocks().get(id), states.get(id)) else { continue };
         let mut state = entry.clone();
         for instruction in instructions.get(block.instructions.clone()).unwrap_or(&[]) {
-            state.step(instruction, image, factory);
+            state.step(instruction, memory, factory);
         }
         let Some(count) = visits.get_mut(id) else { continue };
         *count = count.saturating_add(1);

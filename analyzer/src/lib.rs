@@ -24,6 +24,7 @@ pub mod late_loading;
 pub mod loader;
 pub mod loader_state;
 pub mod mapping;
+pub mod memory;
 pub mod open_sites;
 pub mod origins;
 pub mod policy;

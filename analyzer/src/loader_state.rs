@@ -80,7 +80,8 @@ fn stored_addresses(interpreter: &Module<'_>, function: &Function) -> Vec<Vaddr>
     if !code_addresses(function).any(|at| image.is_code(at)) {
         return Vec::new();
     }
-    let (instructions, cfg) = interpreter.code().control_flow(function);
+    let code = interpreter.code();
+    let (instructions, cfg) = code.control_flow(function);
     let is_store = |i: &Instruction| {
         i.mnemonic() == Mnemonic::Mov
             && i.op0_kind() == OpKind::Memory
@@ -88,7 +89,7 @@ fn stored_addresses(interpreter: &Module<'_>, function: &Function) -> Vec<Vaddr>
             && fixed_memory_operand(i).is_some()
     };
     let mut found = Vec::new();
-    dataflow::observe(image, &instructions, &cfg, is_store, |instruction, _, state| {
+    dataflow::observe(&code.memory(), &instructions, &cfg, is_store, |instruction, _, state| {
         for &atom in state.register(instruction.op1_register()).atoms().unwrap_or(&[]) {
             if let Atom::Address(at) = atom {
                 found.push(at);

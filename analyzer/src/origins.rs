@@ -95,7 +95,7 @@ impl Search<'_, '_, '_> {
                 self.found.known.push((atom, function, at));
                 true
             }
-            Atom::Frame(_) => false,
+            Atom::Frame(_) | Atom::FrameElement(..) | Atom::Element(..) => false,
             _ if !is_new(self) => true,
             Atom::Parameter(number) => self.from_callers(function, number, &|value, _| Some(value)),
             Atom::ParameterField(number, offset) => {
@@ -241,13 +241,13 @@ fn stores_in(module: &Module<'_>, body: &Function, slot: Vaddr) -> Vec<(Vaddr, V
     let (instructions, cfg) = code.control_flow(body);
     let mut found = Vec::new();
     dataflow::observe(
-        code.image,
+        &code.memory(),
         &instructions,
         &cfg,
         |i| writes(i, slot),
         |instruction, at, state| {
             let is_exact = fixed_memory_operand(instruction) == Some(slot);
-            let value = if is_exact { state.stored_value(instruction, code.image) } else { Value::Top };
+            let value = if is_exact { state.stored_value(instruction, &code.memory()) } else { Value::Top };
             found.push((at, value, state.clone()));
         },
     );

@@ -11,8 +11,8 @@
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use crate::address::Vaddr;
-use crate::elf::Image;
 use crate::instruction::{is_conditional_move, is_conditional_set, is_thread_local};
+use crate::memory::Memory;
 use crate::value::{Atom, Value};
 
 /// Registers that a callee may change (psABI figure 3.4).
@@ -64,7 +64,7 @@ fn truncate(atom: Atom, bytes: usize) -> Option<Atom> {
         // Arguments of system calls' number type are 32 bits wide, so the low half is all of it.
         (Atom::Parameter(_) | Atom::Global(_) | Atom::ParameterField(..) | Atom::GlobalField(..), 4 | 8) => Some(atom),
         (Atom::Address(a), 4) if u32::try_from(a.0).is_ok() => Some(atom),
-        (Atom::Address(_) | Atom::Frame(_), 8) => Some(atom),
+        (Atom::Address(_) | Atom::Frame(_) | Atom::Element(..) | Atom::FrameElement(..), 8) => Some(atom),
         _ => None,
     }
 }
@@ -83,6 +83,13 @@ fn add(a: Atom, b: Atom) -> Option<Atom> {
         (Atom::Frame(base), Atom::Constant(x)) | (Atom::Constant(x), Atom::Frame(base)) => {
             Some(Atom::Frame(base.wrapping_add(x.cast_signed())))
         }
+        (Atom::Element(base, stride), Atom::Constant(x)) | (Atom::Constant(x), Atom::Element(base, stride)) => {
+            Some(Atom::Element(Vaddr(base.0.wrapping_add(x)), stride))
+        }
+        (Atom::FrameElement(base, stride), Atom::Constant(x))
+        | (Atom::Constant(x), Atom::FrameElement(base, stride)) => {
+            Some(Atom::FrameElement(base.wrapping_add(x.cast_signed()), stride))
+        }
         (Atom::Parameter(n), Atom::Constant(0)) | (Atom::Constant(0), Atom::Parameter(n)) => Some(Atom::Parameter(n)),
         _ => None,
     }
@@ -100,18 +107,6 @@ fn constants(f: impl Fn(u64, u64) -> u64) -> impl Fn(Atom, Atom) -> Option<Atom>
         (Atom::Constant(x), Atom::Constant(y)) => Some(Atom::Constant(f(x, y))),
         _ => None,
     }
-}
-
-/// What stands at an address of the image: a number where nobody can write and no relocation fills in, else a variable.
-fn in_image(image: &Image<'_>, at: Vaddr, bytes: usize) -> Value {
-    let Some(segment) = image.segment_at(at) else { return Value::Top };
-    if segment.is_writable() {
-        return if matches!(bytes, 4 | 8) { Value::One(Atom::Global(at)) } else { Value::Top };
-    }
-    let raw = u64::try_from(bytes).ok().filter(|_| bytes <= 8).and_then(|len| image.bytes(at, len));
-    raw.map_or(Value::Top, |raw| {
-        Value::constant(raw.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
-    })
 }
 
 impl State {
@@ -154,9 +149,15 @@ impl State {
     /// Joins `other` in; true if that changed anything. With `widen`, what changes becomes unknown.
     pub fn join(&mut self, other: &Self, widen: bool) -> bool {
         let mut changed = false;
-        let joined = |mine: &Value, theirs: &Value| match mine.join(theirs) {
-            value if value != *mine && widen => Value::Top,
-            value => value,
+        let mut lost: Option<i64> = None;
+        let mut joined = |mine: &Value, theirs: &Value| {
+            let value = if widen { mine.widen(theirs) } else { mine.join(theirs) };
+            if value == Value::Top {
+                // An address in the frame that nobody follows any more is one that anybody may write to.
+                let offsets = [mine.lowest_frame_offset(), theirs.lowest_frame_offset(), lost];
+                lost = offsets.into_iter().flatten().min();
+            }
+            value
         };
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
             let value = joined(mine, theirs);
@@ -165,12 +166,6 @@ impl State {
                 changed = true;
             }
         }
-        let escaped = match (self.escaped, other.escaped) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        changed |= escaped != self.escaped;
-        self.escaped = escaped;
         if self.frame != other.frame {
             let mut offsets: Vec<i64> = self.frame.iter().chain(&other.frame).map(|(o, _)| *o).collect();
             offsets.sort_unstable();
@@ -182,6 +177,9 @@ impl State {
                 changed = true;
             }
         }
+        let escaped = [self.escaped, other.escaped, lost].into_iter().flatten().min();
+        changed |= escaped != self.escaped;
+        self.escaped = escaped;
         changed
     }
 
@@ -250,21 +248,30 @@ impl State {
                 Atom::Constant(x) => Some(Atom::Constant(x.wrapping_mul(scale))),
                 other => (scale == 1).then_some(other),
             });
+            let base = sum.clone();
             sum = sum.combine(&index, add);
+            if let (Value::Top, Some(Atom::Address(start))) = (&sum, base.single()) {
+                // An array that is indexed by something unknown. Elements are as wide as the scale, or the access.
+                let width =
+                    instruction.memory_index_scale().max(u32::try_from(instruction.memory_size().size()).unwrap_or(1));
+                return Value::One(Atom::Element(start, width.max(1)));
+            }
         }
         sum
     }
 
     /// Reads `bytes` from memory where the address is known.
-    fn load(&self, address: &Value, bytes: usize, image: &Image<'_>) -> Value {
+    fn load(&self, address: &Value, bytes: usize, memory: &Memory<'_, '_>) -> Value {
         let Some(atoms) = address.atoms() else { return Value::Top };
         let mut result = Value::Bottom;
         for &atom in atoms {
             let loaded = match atom {
                 Atom::Frame(offset) => self.slot(offset).map(|a| truncate(a, bytes)),
-                Atom::Address(at) => in_image(image, at, bytes),
+                Atom::FrameElement(start, stride) => self.elements(start, stride).map(|a| truncate(a, bytes)),
+                Atom::Element(start, stride) => memory.read_elements(start, stride, bytes),
+                Atom::Address(at) => memory.read(at, bytes),
                 // In a position-dependent file an absolute address is a plain number.
-                Atom::Constant(at) if !image.is_position_independent() => in_image(image, Vaddr(at), bytes),
+                Atom::Constant(at) if !memory.image.is_position_independent() => memory.read(Vaddr(at), bytes),
                 _ => Value::Top,
             };
             result = result.join(&loaded);
@@ -272,12 +279,23 @@ impl State {
         result
     }
 
+    /// The elements of an array in the frame, as far as it was written.
+    fn elements(&self, start: i64, stride: u32) -> Value {
+        let step = usize::try_from(stride).unwrap_or(usize::MAX).max(1);
+        let offsets = (start..).step_by(step);
+        let written = |offset: i64| {
+            let index = self.frame.binary_search_by_key(&offset, |(o, _)| *o).ok()?;
+            self.frame.get(index).map(|(_, value)| value)
+        };
+        offsets.map_while(written).fold(Value::Bottom, |all, value| all.join(value))
+    }
+
     /// Reads what the instruction's memory operand names: a field of something that the function was given, if its
     /// base is such a thing.
-    fn load_operand(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
+    fn load_operand(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
         let bytes = instruction.memory_size().size();
         let field = self.field(instruction).filter(|_| matches!(bytes, 4 | 8));
-        field.map_or_else(|| self.load(&self.effective_address(instruction), bytes, image), Value::One)
+        field.map_or_else(|| self.load(&self.effective_address(instruction), bytes, memory), Value::One)
     }
 
     fn field(&self, instruction: &Instruction) -> Option<Atom> {
@@ -303,20 +321,21 @@ impl State {
 
     /// What an instruction with a memory destination stores there.
     #[must_use]
-    pub fn stored_value(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
+    pub fn stored_value(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
         match instruction.mnemonic() {
-            Mnemonic::Mov => self.operand(instruction, 1, image),
+            Mnemonic::Mov => self.operand(instruction, 1, memory),
             _ => Value::Top,
         }
     }
 
     /// Where an indirect call or jump goes.
     #[must_use]
-    pub fn branch_target(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
-        self.operand(instruction, 0, image)
+    pub fn branch_target(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
+        self.operand(instruction, 0, memory)
     }
 
     fn store(&mut self, address: &Value, bytes: usize, value: Value) {
+        self.escape(value.lowest_frame_offset());
         match address.frame_offset() {
             Some(offset) if bytes == 8 => self.set_slot(offset, value),
             // A 32-bit store of a constant is all that a 32-bit load will see of it.
@@ -338,10 +357,10 @@ impl State {
     }
 
     /// Reads operand `number` at its own width.
-    fn operand(&self, instruction: &Instruction, number: u32, image: &Image<'_>) -> Value {
+    fn operand(&self, instruction: &Instruction, number: u32, memory: &Memory<'_, '_>) -> Value {
         match instruction.op_kind(number) {
             OpKind::Register => self.sub_register(instruction.op_register(number)),
-            OpKind::Memory => self.load_operand(instruction, image),
+            OpKind::Memory => self.load_operand(instruction, memory),
             OpKind::Immediate8
             | OpKind::Immediate16
             | OpKind::Immediate32
@@ -409,11 +428,10 @@ impl State {
     }
 
     /// What the instruction does.
-    pub fn step(&mut self, instruction: &Instruction, image: &Image<'_>, factory: &mut InstructionInfoFactory) {
-        self.note_escape(instruction);
+    pub fn step(&mut self, instruction: &Instruction, memory: &Memory<'_, '_>, factory: &mut InstructionInfoFactory) {
         match instruction.mnemonic() {
             Mnemonic::Mov | Mnemonic::Movzx => {
-                let value = self.operand(instruction, 1, image);
+                let value = self.operand(instruction, 1, memory);
                 self.assign(instruction, value);
             }
             Mnemonic::Movsx | Mnemonic::Movsxd => {
@@ -422,7 +440,7 @@ impl State {
                 } else {
                     instruction.op1_register().size()
                 };
-                let value = self.operand(instruction, 1, image).map(|atom| match atom {
+                let value = self.operand(instruction, 1, memory).map(|atom| match atom {
                     Atom::Constant(x) => Some(Atom::Constant(sign_extend(x, bytes))),
                     Atom::Parameter(_) => Some(atom),
                     _ => None,
@@ -434,19 +452,19 @@ impl State {
                 self.assign(instruction, value);
             }
             Mnemonic::Push => {
-                let value = self.operand(instruction, 0, image);
+                let value = self.operand(instruction, 0, memory);
                 self.adjust_stack(-8);
                 let top = self.register(Register::RSP);
                 self.store(&top, 8, value);
             }
             Mnemonic::Pop if instruction.op0_kind() == OpKind::Register => {
-                let value = self.load(&self.register(Register::RSP), 8, image);
+                let value = self.load(&self.register(Register::RSP), 8, memory);
                 self.adjust_stack(8);
                 self.assign(instruction, value);
             }
             Mnemonic::Leave => {
                 let frame = self.register(Register::RBP);
-                let saved = self.load(&frame, 8, image);
+                let saved = self.load(&frame, 8, memory);
                 self.set(Register::RSP, frame);
                 self.adjust_stack(8);
                 self.set(Register::RBP, saved);
@@ -454,63 +472,79 @@ impl State {
             Mnemonic::Xchg
                 if instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register =>
             {
-                let (a, b) = (self.operand(instruction, 0, image), self.operand(instruction, 1, image));
+                let (a, b) = (self.operand(instruction, 0, memory), self.operand(instruction, 1, memory));
                 self.assign_register(instruction.op0_register(), b);
                 self.assign_register(instruction.op1_register(), a);
             }
-            Mnemonic::Call => self.returned(),
+            Mnemonic::Call => {
+                self.pass_on(&ARGUMENTS);
+                self.returned();
+            }
             Mnemonic::Syscall => {
+                self.pass_on(&SYSCALL_ARGUMENTS);
+                self.forget_escaped();
                 for register in [Register::RAX, Register::RCX, Register::R11] {
                     self.set(register, Value::Top);
                 }
             }
-            _ => self.step_arithmetic(instruction, image, factory),
+            _ => self.step_arithmetic(instruction, memory, factory),
         }
     }
 
-    fn step_arithmetic(&mut self, instruction: &Instruction, image: &Image<'_>, factory: &mut InstructionInfoFactory) {
+    fn step_arithmetic(
+        &mut self,
+        instruction: &Instruction,
+        memory: &Memory<'_, '_>,
+        factory: &mut InstructionInfoFactory,
+    ) {
         let same = instruction.op_count() == 2
             && instruction.op0_kind() == OpKind::Register
             && instruction.op1_kind() == OpKind::Register
             && instruction.op0_register() == instruction.op1_register();
         let binary = |state: &Self, f: &dyn Fn(Atom, Atom) -> Option<Atom>| {
-            state.operand(instruction, 0, image).combine(&state.operand(instruction, 1, image), f)
+            state.operand(instruction, 0, memory).combine(&state.operand(instruction, 1, memory), f)
         };
         let value = match instruction.mnemonic() {
             Mnemonic::Xor | Mnemonic::Sub if same => Value::constant(0),
             Mnemonic::Xor => binary(self, &constants(|a, b| a ^ b)),
             Mnemonic::Add => binary(self, &add),
             Mnemonic::Sub => binary(self, &|a, b| add(a, negate(b)?)),
-            Mnemonic::And => self.and(instruction, image),
+            Mnemonic::And => self.and(instruction, memory),
             Mnemonic::Or
                 if instruction.op1_kind() != OpKind::Register
-                    && self.operand(instruction, 1, image) == Value::constant(u64::MAX) =>
+                    && self.operand(instruction, 1, memory) == Value::constant(u64::MAX) =>
             {
                 Value::constant(u64::MAX)
             }
             Mnemonic::Or => binary(self, &constants(|a, b| a | b)),
             Mnemonic::Shl => binary(self, &constants(|a, b| a.wrapping_shl(u32::try_from(b & 63).unwrap_or(0)))),
             Mnemonic::Shr => binary(self, &constants(|a, b| a.wrapping_shr(u32::try_from(b & 63).unwrap_or(0)))),
-            Mnemonic::Inc => self.operand(instruction, 0, image).combine(&Value::constant(1), add),
-            Mnemonic::Dec => self.operand(instruction, 0, image).combine(&Value::constant(u64::MAX), add),
-            Mnemonic::Neg => self.operand(instruction, 0, image).map(negate),
+            Mnemonic::Inc => self.operand(instruction, 0, memory).combine(&Value::constant(1), add),
+            Mnemonic::Dec => self.operand(instruction, 0, memory).combine(&Value::constant(u64::MAX), add),
+            Mnemonic::Neg => self.operand(instruction, 0, memory).map(negate),
             Mnemonic::Not => {
-                self.operand(instruction, 0, image).combine(&Value::constant(u64::MAX), constants(|a, b| a ^ b))
+                self.operand(instruction, 0, memory).combine(&Value::constant(u64::MAX), constants(|a, b| a ^ b))
             }
             // The borrow of an earlier comparison: all bits or none.
             Mnemonic::Sbb if same => Value::from_atoms(vec![Atom::Constant(0), Atom::Constant(u64::MAX)]),
             _ if is_conditional_set(instruction) => Value::from_atoms(vec![Atom::Constant(0), Atom::Constant(1)]),
             _ if is_conditional_move(instruction) => {
-                self.operand(instruction, 0, image).join(&self.operand(instruction, 1, image))
+                self.operand(instruction, 0, memory).join(&self.operand(instruction, 1, memory))
             }
-            _ => return self.forget_written(instruction, factory),
+            _ => {
+                self.pass_on_operands(instruction);
+                return self.forget_written(instruction, factory);
+            }
         };
+        if value == Value::Top {
+            self.pass_on_operands(instruction);
+        }
         self.assign(instruction, value);
     }
 
     /// `and` with a constant has few outcomes even where the other side is unknown: `and $2,%eax` gives 0 or 2.
-    fn and(&self, instruction: &Instruction, image: &Image<'_>) -> Value {
-        let (left, right) = (self.operand(instruction, 0, image), self.operand(instruction, 1, image));
+    fn and(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
+        let (left, right) = (self.operand(instruction, 0, memory), self.operand(instruction, 1, memory));
         match (&left, right.single()) {
             (_, Some(Atom::Constant(0))) => Value::constant(0),
             (Value::Top, Some(Atom::Constant(mask))) if mask.count_ones() == 1 => {
@@ -539,19 +573,24 @@ impl State {
         }
     }
 
-    /// Notes that the address of a stack object leaves the stack pointer's own use.
-    fn note_escape(&mut self, instruction: &Instruction) {
-        let is_frame_setup = instruction.op0_kind() == OpKind::Register
-            && matches!(instruction.op0_register(), Register::RSP | Register::RBP);
-        let escapes = match instruction.mnemonic() {
-            Mnemonic::Lea if !is_frame_setup => self.effective_address(instruction).frame_offset(),
-            Mnemonic::Mov if !is_frame_setup && instruction.op1_kind() == OpKind::Register => {
-                self.register(instruction.op1_register()).frame_offset()
+    /// Somebody else may write to the frame from `offset` on.
+    fn escape(&mut self, offset: Option<i64>) {
+        self.escaped = [self.escaped, offset].into_iter().flatten().min();
+    }
+
+    /// Addresses in the frame that are passed on in registers.
+    fn pass_on(&mut self, registers: &[Register]) {
+        for &register in registers {
+            self.escape(self.register(register).lowest_frame_offset());
+        }
+    }
+
+    /// Addresses in the frame that an instruction without a model reads.
+    fn pass_on_operands(&mut self, instruction: &Instruction) {
+        for operand in 0..instruction.op_count() {
+            if instruction.op_kind(operand) == OpKind::Register {
+                self.pass_on(&[instruction.op_register(operand)]);
             }
-            _ => None,
-        };
-        if let Some(offset) = escapes {
-            self.escaped = Some(self.escaped.map_or(offset, |old| old.min(offset)));
         }
     }
 }

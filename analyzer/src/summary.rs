@@ -61,7 +61,7 @@ impl ModuleSummary {
             let (instructions, cfg) = code.control_flow(function);
             let mut found = Vec::new();
             let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
-            dataflow::observe(image, &instructions, &cfg, wanted, |_, at, state| found.push(site(at, state)));
+            dataflow::observe(&code.memory(), &instructions, &cfg, wanted, |_, at, state| found.push(site(at, state)));
             (id, found)
         });
         let sites = sites.collect();

@@ -23,6 +23,10 @@ pub enum Atom {
     Parameter(u16),
     /// The stack pointer at the function's entry plus so many bytes.
     Frame(i64),
+    /// An element of an array in the image: this address, or a multiple of so many bytes behind it.
+    Element(Vaddr, u32),
+    /// An element of an array in the frame.
+    FrameElement(i64, u32),
     /// What stands in the variable at this address of the image.
     Global(Vaddr),
     /// What stands so many bytes behind the address that is the function's n-th argument.
@@ -108,6 +112,27 @@ impl Value {
         }
     }
 
+    /// The least value above both that does not keep growing: addresses at regular distances become an array, other
+    /// differences `Top`.
+    #[must_use]
+    pub fn widen(&self, other: &Self) -> Self {
+        let joined = self.join(other);
+        if joined == *self {
+            return joined;
+        }
+        array_of(&joined).map_or(Self::Top, Self::One)
+    }
+
+    /// Whether it may be an address in the frame, and the lowest one.
+    #[must_use]
+    pub fn lowest_frame_offset(&self) -> Option<i64> {
+        let offset = |atom: &Atom| match atom {
+            Atom::Frame(offset) | Atom::FrameElement(offset, _) => Some(*offset),
+            _ => None,
+        };
+        self.atoms()?.iter().filter_map(offset).min()
+    }
+
     /// Each atom through `f`; `Top` as soon as `f` does not know.
     #[must_use]
     pub fn map(&self, f: impl Fn(Atom) -> Option<Atom>) -> Self {
@@ -129,4 +154,41 @@ impl Value {
         let pairs = left.iter().flat_map(|&a| right.iter().map(move |&b| (a, b)));
         pairs.map(|(a, b)| f(a, b)).collect::<Option<Vec<_>>>().map_or(Self::Top, Self::from_atoms)
     }
+}
+
+/// The array whose elements the atoms are, if all are addresses in the image or all are addresses in the frame.
+fn array_of(value: &Value) -> Option<Atom> {
+    let atoms = value.atoms()?;
+    let places: Option<Vec<(bool, i64, u32)>> = atoms
+        .iter()
+        .map(|atom| match *atom {
+            Atom::Address(at) => Some((true, at.0.cast_signed(), 0)),
+            Atom::Element(at, stride) => Some((true, at.0.cast_signed(), stride)),
+            Atom::Frame(at) => Some((false, at, 0)),
+            Atom::FrameElement(at, stride) => Some((false, at, stride)),
+            _ => None,
+        })
+        .collect();
+    let places = places?;
+    let &(in_image, ..) = places.first()?;
+    let start = places.iter().map(|&(_, at, _)| at).min()?;
+    // An array that grows downwards would go on for ever.
+    let grows_down = places.iter().any(|&(_, at, stride)| stride != 0 && at > start);
+    let mut stride = 0;
+    for &(kind, at, old) in &places {
+        if kind != in_image {
+            return None;
+        }
+        stride = greatest_common_divisor(stride, u32::try_from(at.checked_sub(start)?).ok()?);
+        stride = greatest_common_divisor(stride, old);
+    }
+    match (grows_down || stride == 0, in_image) {
+        (true, _) => None,
+        (false, true) => Some(Atom::Element(Vaddr(start.cast_unsigned()), stride)),
+        (false, false) => Some(Atom::FrameElement(start, stride)),
+    }
+}
+
+const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

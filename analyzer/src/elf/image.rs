@@ -235,6 +235,10 @@ impl<'data> Image<'data> {
         landing_pad::landing_pads(&self.outline.space, lsda, function_start)
     }
 
+    pub(super) const fn program_headers(&self) -> &'data [elf::ProgramHeader64<LE>] {
+        self.outline.header.program_headers
+    }
+
     pub(super) fn sections(&self) -> &[Section<'data>] {
         self.sections.get_or_init(|| section::sections(self.outline.data, self.outline.header.section_headers))
     }

@@ -41,6 +41,16 @@ impl Image<'_> {
         ranges
     }
 
+    /// Whether nobody can write at `at` while the program runs: in no writable LOAD, or in `PT_GNU_RELRO`, which the loader
+    /// protects when it has relocated it (LSB core, chapter "Program Header").
+    #[must_use]
+    pub fn is_constant(&self, at: Vaddr) -> bool {
+        let Some(segment) = self.segment_at(at) else { return false };
+        let relro = self.program_headers().iter().filter(|header| header.p_type.get(LE) == elf::PT_GNU_RELRO);
+        let protects = |start: u64, size: u64| at.0.checked_sub(start).is_some_and(|offset| offset < size);
+        !segment.is_writable() || relro.into_iter().any(|h| protects(h.p_vaddr.get(LE), h.p_memsz.get(LE)))
+    }
+
     /// Whether section headers say that `at` is code; true where there are none.
     #[must_use]
     pub fn is_in_code_section(&self, at: Vaddr) -> bool {

@@ -1,0 +1,61 @@
+//! What the file itself says about memory: constants and variables.
+//!
+//! Input: an address in the image. Output: the [`Value`] that a load from there gives, as far as the file fixes it.
+//!
+//! Over-approximates: an element of an array may be any element of the object behind its first one. May miss: constants
+//! that code changes after making their pages writable again.
+
+use crate::address::Vaddr;
+use crate::data::Data;
+use crate::elf::Image;
+use crate::value::{Atom, Value};
+
+/// Longer arrays are not looked through.
+const MOST_ELEMENTS: usize = 1024;
+
+/// The image as data flow reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a, 'data> {
+    /// The file.
+    pub image: &'a Image<'data>,
+    /// Its objects and pointers.
+    pub data: &'a Data,
+}
+
+impl Memory<'_, '_> {
+    /// What stands at an address: a number or a pointer where nobody can write, else a variable.
+    #[must_use]
+    pub fn read(&self, at: Vaddr, bytes: usize) -> Value {
+        if !self.image.is_constant(at) {
+            let is_variable = self.image.is_data(at) && matches!(bytes, 4 | 8);
+            return if is_variable { Value::One(Atom::Global(at)) } else { Value::Top };
+        }
+        let behind = at.checked_add(8).unwrap_or(at);
+        if self.image.is_position_independent() && !self.data.pointers_in(&(at..behind)).is_empty() {
+            // A relocated pointer: whoever wants its target asks for the object.
+            return Value::Top;
+        }
+        let raw = u64::try_from(bytes).ok().filter(|_| bytes <= 8).and_then(|len| self.image.bytes(at, len));
+        raw.map_or(Value::Top, |raw| {
+            Value::constant(raw.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+        })
+    }
+
+    /// What stands in the elements of an array: `start`, and every `stride` bytes up to the end of its object.
+    #[must_use]
+    pub fn read_elements(&self, start: Vaddr, stride: u32, bytes: usize) -> Value {
+        let end = self.data.object_at(start).end;
+        let places = std::iter::successors(Some(start), |at| at.checked_add(u64::from(stride.max(1))));
+        let mut all = Value::Bottom;
+        for at in places.take_while(|&at| at < end).take(MOST_ELEMENTS) {
+            all = match self.read(at, bytes) {
+                value @ Value::One(Atom::Constant(_)) => all.join(&value),
+                _ => Value::Top,
+            };
+            if all == Value::Top {
+                break;
+            }
+        }
+        all
+    }
+}
