@@ -81,7 +81,7 @@ impl Report<'_> {
             return String::new();
         }
         let mut text = self.heading(&format!(
-            "{} reached with a number that is not known; --allow NAME adds what they call, --ignore-unresolved goes on without:",
+            "{} reached with a number that is not known (chestnut-patch: --allow NAME adds it, --ignore-unresolved goes on):",
             count(self.policy.unresolved.len(), "system call"),
         ));
         for site in &self.policy.unresolved {
