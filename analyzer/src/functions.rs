@@ -152,7 +152,7 @@ impl Functions {
             .frame_descriptions()
             .par_iter()
             .filter(|frame| !is_linkage_table(image, frame))
-            .map(|frame| described_function(image, frame))
+            .map(|frame| described_function(image, frame, next_start(image.frame_descriptions(), frame)))
             .collect();
         let gaps = Gaps::new(image, &described);
         let followed = Followed::new(image, &gaps, &described, pointers).run();
@@ -224,17 +224,39 @@ impl Functions {
     }
 }
 
-/// Decodes the body that a frame description bounds.
-fn described_function(image: &Image<'_>, frame: &FrameDescription) -> Function {
+/// Where the next description behind `frame` starts.
+fn next_start(frames: &[FrameDescription], frame: &FrameDescription) -> Vaddr {
+    let index = frames.partition_point(|other| other.start < frame.end);
+    frames.get(index).map_or(Vaddr(u64::MAX), |next| next.start)
+}
+
+/// Decodes the body that a frame description bounds, and what it runs on into: where unwinding is impossible (around the
+/// system call of a `clone`), assembly leaves code between two descriptions. `next` is where the next one starts.
+fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) -> Function {
     // The description of a signal trampoline begins one byte early, so that an unwinder that looks up the return
     // address minus one finds it (glibc: sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
     let mut function = Function::new(start, StartEvidence::FrameDescription);
-    function.extents.push((start, frame.end));
+    let mut falls_through = false;
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
+        falls_through =
+            matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
+                || role(instruction) == Role::Syscall;
         true
     });
+    let mut end = frame.end;
+    if falls_through && end < next {
+        decode(image, frame.end, next, |instruction| {
+            let goes_on = instruction.code() != Code::INVALID;
+            if goes_on {
+                function.note(instruction, image);
+                end = Vaddr(instruction.next_ip());
+            }
+            goes_on && !stops(instruction)
+        });
+    }
+    function.extents.push((start, end));
     if let Some(lsda) = frame.lsda {
         for target in image.landing_pads(lsda, frame.start).unwrap_or_default() {
             if !function.contains(target) {
@@ -244,6 +266,12 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription) -> Function {
     }
     function.finish();
     function
+}
+
+/// Whether the instruction behind this one is not run next.
+fn stops(instruction: &Instruction) -> bool {
+    use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
+    matches!(instruction.flow_control(), UnconditionalBranch | IndirectBranch | Return | Exception)
 }
 
 /// Whether the description covers a procedure linkage table: stubs that have nothing to do with each other, under one
@@ -369,13 +397,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                 {
                     paths.push(target);
                 }
-                falls_through = !matches!(
-                    instruction.flow_control(),
-                    FlowControl::UnconditionalBranch
-                        | FlowControl::IndirectBranch
-                        | FlowControl::Return
-                        | FlowControl::Exception
-                );
+                falls_through = !stops(instruction);
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);
