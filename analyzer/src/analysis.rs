@@ -16,6 +16,7 @@ use crate::converters;
 use crate::elf::{Image, SymbolKind};
 use crate::error::Error;
 use crate::evidence;
+use crate::guards::{GuardId, Guards};
 use crate::late_loading::{
     Exports, Request, configured_services, converter_folder, loads_name_services, name_service_module, named_libraries,
 };
@@ -25,6 +26,7 @@ use crate::open_sites::{self, OpenSites};
 use crate::policy::{Assumption, AssumptionKind, FileIdentity, POLICY_FORMAT, Policy};
 use crate::program::{Definition, Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Phase, Reachable, Root};
+use crate::solver::{Surroundings, solve};
 use crate::startup;
 use crate::summary::ModuleSummary;
 
@@ -55,7 +57,8 @@ pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
         let images = world.images(&mappings)?;
         let (linked, order) = world.link(images);
         let roots = world.roots(&linked, &order);
-        let reached = Reachable::new(&linked, &roots, |text, holder| world.looked_up(&linked, text, holder));
+        let guards = Guards::new(&linked);
+        let reached = solve(&linked, &roots, &guards, &Lookups { world: &world, program: &linked });
         let callers = Callers::new(&linked, &reached);
         let open = open_sites::find(&linked, &reached, &callers);
         let wanted = world.wanted(&reached, &open);
@@ -89,6 +92,23 @@ struct World<'o> {
     symbols: BTreeSet<Vec<u8>>,
     imports_of_converters: BTreeSet<Vec<u8>>,
     assumptions: BTreeSet<Assumption>,
+}
+
+/// What names can mean at run time.
+struct Lookups<'w, 'data> {
+    world: &'w World<'w>,
+    program: &'w Program<'data>,
+}
+
+impl Surroundings for Lookups<'_, '_> {
+    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
+        let anywhere = self.looks_up_anything(holder) || self.world.symbols.contains(name);
+        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
+    }
+
+    fn looks_up_anything(&self, module: ModuleId) -> bool {
+        self.world.open_lookups.contains(&module)
+    }
 }
 
 impl<'o> World<'o> {
@@ -221,12 +241,6 @@ impl<'o> World<'o> {
         roots
     }
 
-    /// What a text can mean as the name of a symbol.
-    fn looked_up(&self, program: &Program<'_>, text: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.open_lookups.contains(&holder) || self.symbols.contains(text);
-        program.exported(text, |module| anywhere || module.role == ModuleRole::LoadedLater)
-    }
-
     /// What a round brings.
     fn wanted(&self, reached: &Reachable<'_>, open: &OpenSites) -> BTreeSet<Request> {
         let mut wanted = named_libraries(reached);
@@ -309,6 +323,9 @@ impl<'o> World<'o> {
             build_id: None,
             sha256: String::new(),
         });
+        let mut assumptions = self.assumptions.clone();
+        assumptions.extend(open.assumptions);
+        assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
         Policy {
             format: POLICY_FORMAT,
             tool: concat!("chestnut ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -316,7 +333,7 @@ impl<'o> World<'o> {
             libraries: identities.collect(),
             allowed,
             unresolved,
-            assumptions: self.assumptions.iter().cloned().chain(open.assumptions).collect(),
+            assumptions: assumptions.into_iter().collect(),
         }
     }
 }

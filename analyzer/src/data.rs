@@ -51,6 +51,8 @@ pub struct Pointer {
 pub struct Data {
     pointers: Vec<Pointer>,
     boundaries: Vec<Vaddr>,
+    /// Where copies of other modules' objects stand, with the symbol's index.
+    copies: Vec<(Range<Vaddr>, u32)>,
 }
 
 impl Data {
@@ -117,7 +119,15 @@ impl Data {
         boundaries.extend(image.layout_boundaries());
         boundaries.sort_unstable();
         boundaries.dedup();
-        Self { pointers, boundaries }
+        let copies = pointers.iter().filter_map(|p| match p.target {
+            PointerTarget::Copy(index) => {
+                let symbol = usize::try_from(index).ok().and_then(|index| image.symbols().get(index))?;
+                Some((p.slot..p.slot.checked_add(symbol.size.max(1))?, index))
+            }
+            _ => None,
+        });
+        let copies = copies.collect();
+        Self { pointers, boundaries, copies }
     }
 
     /// All pointers, sorted by slot.
@@ -132,6 +142,12 @@ impl Data {
         let behind = self.boundaries.partition_point(|&b| b <= at);
         let start = behind.checked_sub(1).and_then(|index| self.boundaries.get(index)).copied().unwrap_or(Vaddr(0));
         start..self.boundaries.get(behind).copied().unwrap_or(Vaddr(u64::MAX))
+    }
+
+    /// The symbols of copied objects that stand, in part at least, in a range of addresses.
+    pub fn copies_in(&self, range: &Range<Vaddr>) -> impl Iterator<Item = u32> {
+        let overlaps = |copy: &&(Range<Vaddr>, u32)| copy.0.start < range.end && range.start < copy.0.end;
+        self.copies.iter().filter(overlaps).map(|(_, index)| *index)
     }
 
     /// The pointers in a range of addresses.

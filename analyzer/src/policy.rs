@@ -146,6 +146,8 @@ pub enum AssumptionKind {
     OpenLookup,
     /// A program is executed whose name is not known.
     OpenExec,
+    /// The program runs in an environment like that of most programs.
+    Environment,
     /// A name that the C library composes was taken from the system's configuration.
     SystemConfiguration,
 }

@@ -11,6 +11,7 @@ use super::section::Section;
 use super::segment::AddressSpace;
 use super::string_table::StringTable;
 use super::symbol::{Symbol, SymbolKind};
+use super::tls::TlsImage;
 use crate::address::Vaddr;
 
 /// A function, as a symbol describes it.
@@ -47,18 +48,18 @@ impl<'data> Hints<'data> {
     pub(super) fn collect(
         data: &'data [u8],
         space: &AddressSpace<'_>,
-        tls_start: Option<Vaddr>,
+        tls: Option<TlsImage>,
         sections: &[Section<'data>],
         dynamic: &[Symbol<'data>],
     ) -> Self {
         let mut hints = Self::default();
         for symbol in dynamic.iter().filter(|symbol| symbol.is_defined) {
-            hints.add(space, tls_start, symbol.kind, (symbol.value, symbol.size, symbol.name));
+            hints.add(space, tls, symbol.kind, (symbol.value, symbol.size, symbol.name));
         }
         // A file has at most one such table; more of them could only serve to make us read the same bytes often.
         let table = sections.iter().find(|section| section.header.sh_type.get(LE) == elf::SHT_SYMTAB);
         if let Some(section) = table {
-            hints.add_table(data, space, tls_start, sections, section);
+            hints.add_table(data, space, tls, sections, section);
         }
         hints.functions.sort_unstable();
         hints.functions.dedup();
@@ -72,7 +73,7 @@ impl<'data> Hints<'data> {
         &mut self,
         data: &'data [u8],
         space: &AddressSpace<'_>,
-        tls_start: Option<Vaddr>,
+        tls: Option<TlsImage>,
         sections: &[Section<'data>],
         section: &Section<'data>,
     ) {
@@ -88,14 +89,14 @@ impl<'data> Hints<'data> {
             }
             let name = names.hint(u64::from(entry.st_name.get(LE))).unwrap_or_default();
             let place = (Vaddr(entry.st_value.get(LE)), entry.st_size.get(LE), name);
-            self.add(space, tls_start, SymbolKind::from_raw(entry.st_type()), place);
+            self.add(space, tls, SymbolKind::from_raw(entry.st_type()), place);
         }
     }
 
     fn add(
         &mut self,
         space: &AddressSpace<'_>,
-        tls_start: Option<Vaddr>,
+        tls: Option<TlsImage>,
         kind: SymbolKind,
         (value, size, name): (Vaddr, u64, &'data [u8]),
     ) {
@@ -108,9 +109,11 @@ impl<'data> Hints<'data> {
             SymbolKind::Object if segment.is_some() => {
                 self.objects.push(ObjectHint { address: value, size, name });
             }
-            // `st_value` of a thread-local symbol is an offset in the TLS image.
+            // `st_value` of a thread-local symbol is an offset in the TLS image. What lies behind its file part
+            // (`.tbss`) has no place of its own: other data stands at those addresses.
             SymbolKind::Tls => {
-                if let Some(address) = tls_start.and_then(|start| start.checked_add(value.0)) {
+                let in_file = tls.filter(|image| value.0 < image.p_filesz);
+                if let Some(address) = in_file.and_then(|image| image.p_vaddr.checked_add(value.0)) {
                     self.objects.push(ObjectHint { address, size, name });
                 }
             }

@@ -245,8 +245,7 @@ impl<'data> Image<'data> {
 
     fn hints(&self) -> &Hints<'data> {
         self.hints.get_or_init(|| {
-            let tls_start = self.tls.map(|tls| tls.p_vaddr);
-            Hints::collect(self.outline.data, &self.outline.space, tls_start, self.sections(), &self.symbols)
+            Hints::collect(self.outline.data, &self.outline.space, self.tls, self.sections(), &self.symbols)
         })
     }
 

@@ -1,0 +1,141 @@
+//! Code of the C library that only runs if something else ran first, which its own bytes do not show.
+//!
+//! Input: a [`Program`]. Output: [`Guards`]: functions that stay out of what is reached until one of their openers is
+//! reached. Each guard is a documented property of glibc, not of any program; where one has kept code out, the policy
+//! says on what that rests.
+//!
+//! * Mutexes with the protocol `PTHREAD_PRIO_PROTECT`: only `pthread_mutexattr_setprotocol` makes them (POSIX). Locking
+//!   one changes the thread's priority (glibc `nptl/tpp.c`, `__pthread_tpp_change_priority`), recognised as the function
+//!   that asks for the range of priorities and for the thread's own.
+//! * Profiling of shared libraries: the loader starts it only if `LD_PROFILE` was in its environment (ld.so(8), glibc
+//!   `elf/dl-profile.c`), recognised by its interval timer, which nothing else in the loader uses.
+//! * Sun RPC: every thread that ends withdraws the services that it has registered (glibc `sunrpc/rpc_thread.c`), with
+//!   `svc_unregister`, which does nothing if there is none. Only `svc_register` registers one (rpc(3)).
+//!
+//! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::functions::FunctionId;
+use crate::instruction::ReferenceKind;
+use crate::policy::{Assumption, AssumptionKind};
+use crate::program::{Module, ModuleId, ModuleRole, Program};
+use crate::reachability::FunctionKey;
+use crate::syscall::SyscallNr;
+use crate::value::Atom;
+
+/// Which guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GuardId {
+    /// Mutexes that raise the priority of who holds them.
+    PriorityProtection,
+    /// Profiling by the loader.
+    LoaderProfile,
+    /// Services of Sun RPC that are withdrawn.
+    RpcServices,
+}
+
+impl GuardId {
+    /// What a policy rests on when the guard has kept code out; `None` if on nothing outside the program.
+    #[must_use]
+    pub fn assumption(self) -> Option<Assumption> {
+        let text = match self {
+            // Nothing but the program itself could register one.
+            Self::RpcServices => return None,
+            Self::PriorityProtection => {
+                "no other process shares a mutex of protocol PTHREAD_PRIO_PROTECT with the program, which makes none"
+            }
+            Self::LoaderProfile => "LD_PROFILE is not in the program's environment",
+        };
+        Some(Assumption {
+            kind: AssumptionKind::Environment,
+            text: text.to_owned(),
+            site: None,
+            flag: Some("--allow".to_owned()),
+        })
+    }
+}
+
+/// Functions behind guards.
+#[derive(Debug, Default)]
+pub struct Guards {
+    closed: FxHashMap<FunctionKey, GuardId>,
+    openers: FxHashMap<FunctionKey, GuardId>,
+}
+
+impl Guards {
+    /// Finds the guards of a program.
+    #[must_use]
+    pub fn new(program: &Program<'_>) -> Self {
+        let mut guards = Self::default();
+        for (id, module) in program.modules() {
+            if module.role == ModuleRole::Interpreter {
+                let timers = functions(module).filter(|f| makes_only(module, *f, "setitimer"));
+                guards.closed.extend(timers.map(|f| ((id, f), GuardId::LoaderProfile)));
+            }
+            guards.add_priority_protection(program, id, module);
+            let [unregister, register] =
+                [&b"svc_unregister"[..], b"svc_register"].map(|name| exported_by(program, id, module, name));
+            if !register.is_empty() {
+                guards.closed.extend(unregister.into_iter().map(|f| ((id, f), GuardId::RpcServices)));
+                guards.openers.extend(register.into_iter().map(|f| ((id, f), GuardId::RpcServices)));
+            }
+        }
+        guards
+    }
+
+    /// The guard before a function.
+    #[must_use]
+    pub fn before(&self, key: FunctionKey) -> Option<GuardId> {
+        self.closed.get(&key).copied()
+    }
+
+    /// The guards that reaching a function opens.
+    pub fn opened_by(&self, key: FunctionKey) -> impl Iterator<Item = GuardId> + use<> {
+        self.openers.get(&key).copied().into_iter()
+    }
+
+    fn add_priority_protection(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {
+        let own = |name: &[u8]| exported_by(program, id, module, name);
+        let openers = own(b"pthread_mutexattr_setprotocol");
+        let asked: Vec<FxHashSet<FunctionId>> =
+            [&b"sched_get_priority_min"[..], b"sched_get_priority_max", b"sched_getparam", b"sched_getscheduler"]
+                .map(own)
+                .into();
+        if openers.is_empty() || asked.iter().any(FxHashSet::is_empty) {
+            return;
+        }
+        for function in functions(module) {
+            let called = called_by(module, function);
+            if asked.iter().all(|names| !names.is_disjoint(&called)) {
+                self.closed.insert((id, function), GuardId::PriorityProtection);
+            }
+        }
+        self.openers.extend(openers.into_iter().map(|f| ((id, f), GuardId::PriorityProtection)));
+    }
+}
+
+/// The functions of a module that it exports under a name.
+fn exported_by(program: &Program<'_>, id: ModuleId, module: &Module<'_>, name: &[u8]) -> FxHashSet<FunctionId> {
+    let found = program.exported(name, |_| true).into_iter().filter(|d| d.module == id);
+    found.filter_map(|d| module.summary.functions().at(d.address)).collect()
+}
+
+fn functions(module: &Module<'_>) -> impl Iterator<Item = FunctionId> {
+    (0_u32..).map(FunctionId).zip(module.summary.functions().all()).map(|(id, _)| id)
+}
+
+/// Whether the function's system calls are all this one, and there is one.
+fn makes_only(module: &Module<'_>, function: FunctionId, name: &str) -> bool {
+    let Some(number) = SyscallNr::from_name(name) else { return false };
+    let sites = module.summary.sites(function);
+    !sites.is_empty() && sites.iter().all(|s| s.number.single() == Some(Atom::Constant(u64::from(number.0))))
+}
+
+/// The functions of the same module that a function calls by address.
+fn called_by(module: &Module<'_>, function: FunctionId) -> FxHashSet<FunctionId> {
+    let functions = module.summary.functions();
+    let references = functions.function(function).map_or(&[][..], |f| &f.references);
+    let calls = references.iter().filter(|r| r.kind == ReferenceKind::Call);
+    calls.filter_map(|r| functions.at(r.target)).collect()
+}

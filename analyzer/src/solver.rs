@@ -1,0 +1,322 @@
+//! The fixed point of [`crate::reachability`]: a worklist over functions and data objects.
+//!
+//! Input: a [`Program`], its [`Root`]s and its [`Surroundings`]. Output: [`Reachable`]. Each node is expanded once, or
+//! twice if it is first reached in the earlier phase.
+//!
+//! Over-approximates: where the start of an array is uncertain (an index that does not begin at zero makes code refer to
+//! addresses before it), the object behind a short gap counts too. May miss: arrays of which code knows the end only.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use rustc_hash::FxHashSet;
+
+use crate::address::Vaddr;
+use crate::data::PointerTarget;
+use crate::elf::SymbolKind;
+use crate::guards::{GuardId, Guards};
+use crate::instruction::ReferenceKind;
+use crate::program::{Definition, Module, ModuleId, Program};
+use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root, Visit};
+
+/// Longer text is no file or symbol name.
+const LONGEST_NAME: usize = 255;
+/// An address so close before an object may be meant as the object, less an index.
+const LARGEST_BIAS: u64 = 64;
+/// Objects larger than this are not searched for names that nothing points to.
+const LARGEST_NAME_TABLE: u64 = 64 * 1024;
+
+/// What lies outside the program's own bytes.
+pub trait Surroundings {
+    /// The definitions that a look-up of `name` at run time can give, where the text stands in `holder`.
+    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition>;
+    /// Whether `module` looks up names that are not known.
+    fn looks_up_anything(&self, module: ModuleId) -> bool;
+}
+
+/// Computes the fixed point.
+#[must_use]
+pub fn solve<'data>(
+    program: &Program<'data>,
+    roots: &[Root],
+    guards: &Guards,
+    surroundings: &impl Surroundings,
+) -> Reachable<'data> {
+    let mut solver = Solver {
+        program,
+        guards,
+        surroundings,
+        reached: Reachable::default(),
+        work: VecDeque::new(),
+        open: FxHashSet::default(),
+        held: Vec::new(),
+    };
+    for root in roots {
+        let (module, at) = root.at;
+        let cause = Cause::Root(root.reason);
+        if program.module(module).is_some_and(|m| m.image.is_code(at)) {
+            solver.reach_code(module, at, Arrival { phase: root.phase, cause, address_taken: root.escapes });
+        } else {
+            solver.reach_data(module, at, cause);
+        }
+    }
+    while let Some(node) = solver.work.pop_front() {
+        match node {
+            Node::Function(key) => solver.expand_function(key),
+            Node::Object(module, start) => solver.expand_object(module, start),
+        }
+    }
+    solver.reached.closed = solver.held.iter().map(|(guard, ..)| *guard).collect();
+    solver.reached
+}
+
+/// How a function is reached.
+#[derive(Clone, Copy)]
+struct Arrival {
+    phase: Phase,
+    cause: Cause,
+    address_taken: bool,
+}
+
+struct Solver<'p, 'data, S> {
+    program: &'p Program<'data>,
+    guards: &'p Guards,
+    surroundings: &'p S,
+    reached: Reachable<'data>,
+    work: VecDeque<Node>,
+    /// Guards that something reached has opened.
+    open: FxHashSet<GuardId>,
+    /// What waits behind guards.
+    held: Vec<(GuardId, FunctionKey, Arrival)>,
+}
+
+impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
+    fn module(&self, id: ModuleId) -> Option<&'p Module<'data>> {
+        self.program.module(id)
+    }
+
+    fn expand_function(&mut self, key: FunctionKey) {
+        let (id, function) = key;
+        let Some(module) = self.module(id) else { return };
+        let Some(function) = module.summary.functions().function(function) else { return };
+        let Some(phase) = self.reached.phase(key) else { return };
+        for reference in &function.references {
+            let at = function.start.checked_add(u64::from(reference.from)).unwrap_or(function.start);
+            let cause = Cause::Edge(Node::Function(key), at, reference.kind);
+            let target = reference.target;
+            match reference.kind {
+                ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad => {
+                    self.reach_code(id, target, Arrival { phase, cause, address_taken: false });
+                }
+                ReferenceKind::CallThrough => self.reach_through(id, target, phase, cause),
+                ReferenceKind::Store => {}
+                ReferenceKind::Load(bytes) => self.reach_loaded(id, target, bytes, cause),
+                // A label inside the function itself (a jump table in the text, a computed goto) is no new function.
+                ReferenceKind::Address if function.contains(target) && target != function.start => {}
+                ReferenceKind::Address => {
+                    self.reach_address(id, target, cause);
+                    self.reach_array(module, id, target, cause);
+                }
+            }
+        }
+    }
+
+    fn expand_object(&mut self, id: ModuleId, start: Vaddr) {
+        let Some(module) = self.module(id) else { return };
+        let data = module.summary.data();
+        let range = data.object_at(start);
+        let node = Node::Object(id, start);
+        for pointer in data.pointers_in(&range).iter().filter(|p| !p.is_linkage) {
+            self.reach_pointer(id, pointer.target, Cause::Edge(node, pointer.slot, ReferenceKind::Address));
+        }
+        self.reach_copies(id, &range, Cause::Edge(node, start, ReferenceKind::Address));
+        if self.surroundings.looks_up_anything(id) {
+            self.reach_names_inside(module, id, &range);
+        }
+    }
+
+    /// Names that stand in an object one after the other, without pointers to them.
+    fn reach_names_inside(&mut self, module: &Module<'data>, id: ModuleId, range: &Range<Vaddr>) {
+        let size = range.end.checked_offset_from(range.start).unwrap_or(0);
+        let Some(bytes) = module.image.bytes(range.start, size).filter(|_| size <= LARGEST_NAME_TABLE) else { return };
+        let cause = Cause::Edge(Node::Object(id, range.start), range.start, ReferenceKind::Address);
+        for text in bytes.split(|&byte| byte == 0).filter(|text| is_name(text)) {
+            self.reach_text(id, text, cause);
+        }
+    }
+
+    /// The memory that an instruction reads.
+    fn reach_loaded(&mut self, id: ModuleId, at: Vaddr, bytes: u8, cause: Cause) {
+        let Some(module) = self.module(id) else { return };
+        // A wide load may take in several pointers, a narrow one a part of a pointer.
+        let range = Vaddr(at.0.saturating_sub(7))..Vaddr(at.0.saturating_add(u64::from(bytes)));
+        for pointer in module.summary.data().pointers_in(&range) {
+            self.reach_pointer(id, pointer.target, cause);
+        }
+        self.reach_copies(id, &(at..range.end), cause);
+    }
+
+    /// Objects of other modules whose copies stand in a range.
+    fn reach_copies(&mut self, id: ModuleId, range: &Range<Vaddr>, cause: Cause) {
+        let Some(module) = self.module(id) else { return };
+        for index in module.summary.data().copies_in(range) {
+            self.reach_pointer(id, PointerTarget::Copy(index), cause);
+        }
+    }
+
+    fn reach_pointer(&mut self, id: ModuleId, target: PointerTarget, cause: Cause) {
+        match target {
+            PointerTarget::Local(at) => self.reach_address(id, at, cause),
+            PointerTarget::Resolver(at) => {
+                self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: false });
+            }
+            PointerTarget::Symbol(index, addend) => {
+                for found in self.program.bind(id, index) {
+                    let at = found.address.0.checked_add_signed(addend).map_or(found.address, Vaddr);
+                    self.reach_definition(Definition { address: at, ..found }, cause);
+                }
+            }
+            PointerTarget::Copy(index) => {
+                for found in self.program.bind_copy(id, index) {
+                    self.reach_definition(found, cause);
+                }
+            }
+            PointerTarget::TlsDescriptor => {
+                for found in self.program.exported(b"__tls_get_addr", |_| true) {
+                    self.reach_definition(found, cause);
+                }
+            }
+        }
+    }
+
+    fn reach_definition(&mut self, found: Definition, cause: Cause) {
+        if found.kind == SymbolKind::IndirectFunction {
+            let arrival = Arrival { phase: Phase::After, cause, address_taken: false };
+            self.reach_code(found.module, found.address, arrival);
+        } else {
+            self.reach_address(found.module, found.address, cause);
+        }
+    }
+
+    /// A call or jump through the pointer at `slot`.
+    fn reach_through(&mut self, id: ModuleId, slot: Vaddr, phase: Phase, cause: Cause) {
+        let Some(module) = self.module(id) else { return };
+        let range = slot..slot.checked_add(1).unwrap_or(slot);
+        let arrival = Arrival { phase, cause, address_taken: false };
+        for pointer in module.summary.data().pointers_in(&range) {
+            match pointer.target {
+                PointerTarget::Local(at) | PointerTarget::Resolver(at) => self.reach_code(id, at, arrival),
+                PointerTarget::Symbol(index, _) => {
+                    for found in self.program.bind(id, index) {
+                        self.reach_code(found.module, found.address, arrival);
+                    }
+                }
+                PointerTarget::Copy(_) | PointerTarget::TlsDescriptor => {}
+            }
+        }
+        self.reach_copies(id, &range, cause);
+    }
+
+    fn reach_address(&mut self, id: ModuleId, at: Vaddr, cause: Cause) {
+        let Some(module) = self.module(id) else { return };
+        if module.image.is_code(at) {
+            self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: true });
+        }
+        // An executable segment may hold data too (`-z noseparate-code`).
+        if module.summary.functions().at(at).is_none() {
+            self.reach_data(id, at, cause);
+        }
+    }
+
+    /// What code may mean by the address of data, beyond the object that stands there.
+    fn reach_array(&mut self, module: &Module<'data>, id: ModuleId, at: Vaddr, cause: Cause) {
+        if module.summary.functions().at(at).is_some() {
+            return;
+        }
+        let data = module.summary.data();
+        let end = data.object_at(at).end;
+        let is_short = end.checked_offset_from(at).is_some_and(|gap| gap <= LARGEST_BIAS);
+        if is_short && data.pointers_in(&(at..end)).is_empty() {
+            self.reach_data(id, end, cause);
+        }
+        // A table of distances from itself to functions.
+        if module.image.is_constant(at) {
+            let entries =
+                std::iter::successors(Some(at), |entry| entry.checked_add(4)).take_while(|entry| *entry < end);
+            let targets = entries.map_while(|entry| {
+                let distance = module.image.read_i32(entry)?;
+                let target = at.0.checked_add_signed(i64::from(distance)).map(Vaddr)?;
+                module.summary.functions().starts_at(target).then_some(target)
+            });
+            for target in targets {
+                self.reach_address(id, target, cause);
+            }
+        }
+    }
+
+    fn reach_data(&mut self, id: ModuleId, at: Vaddr, cause: Cause) {
+        let Some(module) = self.module(id) else { return };
+        let start = module.summary.data().object_at(at).start;
+        self.reached.objects.entry((id, start)).or_insert_with(|| {
+            self.work.push_back(Node::Object(id, start));
+            cause
+        });
+        if let Some(text) = module.image.c_string(at).filter(|text| is_name(text)) {
+            self.reach_text(id, text, cause);
+        }
+    }
+
+    fn reach_text(&mut self, id: ModuleId, text: &'data [u8], cause: Cause) {
+        let holders = self.reached.strings.entry(text).or_default();
+        if !holders.contains(&id) {
+            holders.push(id);
+            for found in self.surroundings.look_up(text, id) {
+                self.reach_definition(found, cause);
+            }
+        }
+    }
+
+    fn reach_code(&mut self, id: ModuleId, at: Vaddr, arrival: Arrival) {
+        if let Some(function) = self.module(id).and_then(|m| m.summary.functions().at(at)) {
+            self.reach_function((id, function), arrival);
+        }
+    }
+
+    fn reach_function(&mut self, key: FunctionKey, arrival: Arrival) {
+        if let Some(guard) = self.guards.before(key).filter(|guard| !self.open.contains(guard)) {
+            self.held.push((guard, key, arrival));
+            return;
+        }
+        match self.reached.functions.get_mut(&key) {
+            Some(visit) => {
+                visit.address_taken |= arrival.address_taken;
+                if visit.phase >= arrival.phase {
+                    return;
+                }
+                visit.phase = arrival.phase;
+                visit.cause = arrival.cause;
+            }
+            None => {
+                let Arrival { phase, cause, address_taken } = arrival;
+                self.reached.functions.insert(key, Visit { phase, cause, address_taken });
+                self.open_guards(key);
+            }
+        }
+        self.work.push_back(Node::Function(key));
+    }
+
+    /// Lets in what waited for `key`.
+    fn open_guards(&mut self, key: FunctionKey) {
+        for guard in self.guards.opened_by(key).filter(|guard| self.open.insert(*guard)).collect::<Vec<_>>() {
+            let (free, held) = std::mem::take(&mut self.held).into_iter().partition(|(of, ..)| *of == guard);
+            self.held = held;
+            for (_, key, arrival) in free {
+                self.reach_function(key, arrival);
+            }
+        }
+    }
+}
+
+fn is_name(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= LONGEST_NAME && text.iter().all(u8::is_ascii_graphic)
+}
