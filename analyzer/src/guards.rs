@@ -5,8 +5,8 @@
 //! says on what that rests.
 //!
 //! * Mutexes with the protocol `PTHREAD_PRIO_PROTECT`: only `pthread_mutexattr_setprotocol` makes them (POSIX). Locking
-//!   one changes the thread's priority (glibc `nptl/tpp.c`, `__pthread_tpp_change_priority`), recognised as the function
-//!   that asks for the range of priorities and for the thread's own.
+//!   one changes the thread's priority (glibc `nptl/tpp.c`), recognised as the functions without a name that ask for the
+//!   range of priorities, or for the thread's own.
 //! * Profiling of shared libraries: the loader starts it only if `LD_PROFILE` was in its environment (ld.so(8), glibc
 //!   `elf/dl-profile.c`), recognised by its interval timer, which nothing else in the loader uses.
 //! * Sun RPC: every thread that ends withdraws the services that it has registered (glibc `sunrpc/rpc_thread.c`), with
@@ -97,22 +97,34 @@ impl Guards {
 
     fn add_priority_protection(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {
         let own = |name: &[u8]| exported_by(program, id, module, name);
-        let openers = own(b"pthread_mutexattr_setprotocol");
-        let asked: Vec<FxHashSet<FunctionId>> =
-            [&b"sched_get_priority_min"[..], b"sched_get_priority_max", b"sched_getparam", b"sched_getscheduler"]
-                .map(own)
-                .into();
-        if openers.is_empty() || asked.iter().any(FxHashSet::is_empty) {
+        let openers: Vec<FunctionId> = [
+            &b"pthread_mutexattr_setprotocol"[..],
+            b"pthread_mutexattr_setprioceiling",
+            b"pthread_mutex_setprioceiling",
+        ]
+        .into_iter()
+        .flat_map(own)
+        .collect();
+        let pairs =
+            [[&b"sched_get_priority_min"[..], b"sched_get_priority_max"], [b"sched_getparam", b"sched_getscheduler"]];
+        let pairs = pairs.map(|names| names.map(own));
+        if openers.is_empty() || pairs.iter().flatten().any(FxHashSet::is_empty) {
             return;
         }
-        for function in functions(module) {
+        for function in functions(module).filter(|f| !is_exported(module, *f)) {
             let called = called_by(module, function);
-            if asked.iter().all(|names| !names.is_disjoint(&called)) {
+            if pairs.iter().any(|pair| pair.iter().all(|names| !names.is_disjoint(&called))) {
                 self.closed.insert((id, function), GuardId::PriorityProtection);
             }
         }
         self.openers.extend(openers.into_iter().map(|f| ((id, f), GuardId::PriorityProtection)));
     }
+}
+
+/// Whether other files may call a function of the module by name.
+fn is_exported(module: &Module<'_>, function: FunctionId) -> bool {
+    let start = module.summary.functions().function(function).map(|f| f.start);
+    module.image.symbols().iter().any(|s| s.is_exported() && Some(s.value) == start)
 }
 
 /// The functions of a module that it exports under a name.
