@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::callers::Callers;
 use crate::evidence::location;
-use crate::origins::{Seen, direct_origins, origins};
+use crate::origins::{Seen, direct_origins};
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Phase, Reachable};
@@ -77,9 +77,7 @@ fn look_at(
         return;
     };
     let seen = Seen { function: callee, at: start, value: Value::One(Atom::Parameter(argument)) };
-    // Tables of functions are looked through for names of symbols only: an unknown one opens every library.
-    let follow = if kind == AssumptionKind::OpenLookup { origins } else { direct_origins };
-    let origins = follow(callers, vec![seen]);
+    let origins = direct_origins(callers, vec![seen]);
     for (atom, function, at) in origins.known {
         let text = match atom {
             Atom::Address(address) => program.module(function.0).and_then(|m| m.image.c_string(address)),
