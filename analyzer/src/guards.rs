@@ -11,6 +11,10 @@
 //!   `elf/dl-profile.c`), recognised by its interval timer, which nothing else in the loader uses.
 //! * Sun RPC: every thread that ends withdraws the services that it has registered (glibc `sunrpc/rpc_thread.c`), with
 //!   `svc_unregister`, which does nothing if there is none. Only `svc_register` registers one (rpc(3)).
+//! * The child of `posix_spawn` acts as the attributes and file actions say (glibc `sysdeps/unix/sysv/linux/spawni.c`,
+//!   `__spawni_child`, recognised by what it calls). Only `posix_spawnattr_setflags` and `posix_spawn_file_actions_add*`
+//!   put something there; what the C library itself asks for in `system` and `popen` (signals, `dup2`, closing) is not
+//!   behind the guard. Here single calls of the child are guarded, and the openers count when other files call them.
 //!
 //! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
 
@@ -33,6 +37,10 @@ pub enum GuardId {
     LoaderProfile,
     /// Services of Sun RPC that are withdrawn.
     RpcServices,
+    /// Attributes of a spawned child: scheduling, session, process group.
+    SpawnAttributes,
+    /// File actions of a spawned child: folder, terminal.
+    SpawnActions,
 }
 
 impl GuardId {
@@ -41,7 +49,7 @@ impl GuardId {
     pub fn assumption(self) -> Option<Assumption> {
         let text = match self {
             // Nothing but the program itself could register one.
-            Self::RpcServices => return None,
+            Self::RpcServices | Self::SpawnAttributes | Self::SpawnActions => return None,
             Self::PriorityProtection => {
                 "no other process shares a mutex of protocol PTHREAD_PRIO_PROTECT with the program, which makes none"
             }
@@ -61,7 +69,29 @@ impl GuardId {
 pub struct Guards {
     closed: FxHashMap<FunctionKey, GuardId>,
     openers: FxHashMap<FunctionKey, GuardId>,
+    /// Single calls, from caller to callee.
+    closed_calls: FxHashMap<(FunctionKey, FunctionKey), GuardId>,
+    /// Functions that open a guard when another module reaches them.
+    outside_openers: FxHashMap<FunctionKey, GuardId>,
 }
+
+/// What the child of `posix_spawn` calls for the sake of an attribute or a file action, and what asks for it.
+const SPAWN: [(GuardId, &[&[u8]], &[&[u8]]); 2] = [
+    (
+        GuardId::SpawnAttributes,
+        &[b"sched_setparam", b"sched_setscheduler", b"setpgid", b"setsid"],
+        &[b"posix_spawnattr_setflags"],
+    ),
+    (
+        GuardId::SpawnActions,
+        &[b"chdir", b"fchdir", b"getpgid", b"tcsetpgrp"],
+        &[
+            b"posix_spawn_file_actions_addchdir_np",
+            b"posix_spawn_file_actions_addfchdir_np",
+            b"posix_spawn_file_actions_addtcsetpgrp_np",
+        ],
+    ),
+];
 
 impl Guards {
     /// Finds the guards of a program.
@@ -74,6 +104,7 @@ impl Guards {
                 guards.closed.extend(timers.map(|f| ((id, f), GuardId::LoaderProfile)));
             }
             guards.add_priority_protection(program, id, module);
+            guards.add_spawn(program, id, module);
             let [unregister, register] =
                 [&b"svc_unregister"[..], b"svc_register"].map(|name| exported_by(program, id, module, name));
             if !register.is_empty() {
@@ -84,15 +115,37 @@ impl Guards {
         guards
     }
 
-    /// The guard before a function.
+    /// The guard before a function, when `caller` reaches it.
     #[must_use]
-    pub fn before(&self, key: FunctionKey) -> Option<GuardId> {
-        self.closed.get(&key).copied()
+    pub fn before(&self, key: FunctionKey, caller: Option<FunctionKey>) -> Option<GuardId> {
+        let call = || self.closed_calls.get(&(caller?, key));
+        self.closed.get(&key).or_else(call).copied()
     }
 
-    /// The guards that reaching a function opens.
-    pub fn opened_by(&self, key: FunctionKey) -> impl Iterator<Item = GuardId> + use<> {
-        self.openers.get(&key).copied().into_iter()
+    /// The guards that reaching a function opens, when `caller` does so.
+    pub fn opened_by(&self, key: FunctionKey, caller: Option<FunctionKey>) -> impl Iterator<Item = GuardId> + use<> {
+        let is_inside = caller.is_some_and(|caller| caller.0 == key.0);
+        let outside = self.outside_openers.get(&key).filter(|_| !is_inside);
+        self.openers.get(&key).copied().into_iter().chain(outside.copied())
+    }
+
+    fn add_spawn(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {
+        let own = |name: &[u8]| exported_by(program, id, module, name);
+        let marks = [&b"sched_setparam"[..], b"setpgid", b"setsid"].map(own);
+        if marks.iter().any(FxHashSet::is_empty) {
+            return;
+        }
+        let is_child = |function: &FunctionId| {
+            let called = called_by(module, *function);
+            marks.iter().all(|names| !names.is_disjoint(&called)) && !is_exported(module, *function)
+        };
+        let children: Vec<FunctionId> = functions(module).filter(is_child).collect();
+        for (guard, callees, openers) in SPAWN {
+            for callee in callees.iter().flat_map(|name| own(name)) {
+                self.closed_calls.extend(children.iter().map(|child| (((id, *child), (id, callee)), guard)));
+            }
+            self.outside_openers.extend(openers.iter().flat_map(|name| own(name)).map(|f| ((id, f), guard)));
+        }
     }
 
     fn add_priority_protection(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {

@@ -283,10 +283,15 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     fn reach_function(&mut self, key: FunctionKey, arrival: Arrival) {
-        if let Some(guard) = self.guards.before(key).filter(|guard| !self.open.contains(guard)) {
+        let caller = match arrival.cause {
+            Cause::Edge(Node::Function(caller), ..) => Some(caller),
+            _ => None,
+        };
+        if let Some(guard) = self.guards.before(key, caller).filter(|guard| !self.open.contains(guard)) {
             self.held.push((guard, key, arrival));
             return;
         }
+        self.open_guards(key, caller);
         match self.reached.functions.get_mut(&key) {
             Some(visit) => {
                 visit.address_taken |= arrival.address_taken;
@@ -299,15 +304,14 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
             None => {
                 let Arrival { phase, cause, address_taken } = arrival;
                 self.reached.functions.insert(key, Visit { phase, cause, address_taken });
-                self.open_guards(key);
             }
         }
         self.work.push_back(Node::Function(key));
     }
 
     /// Lets in what waited for `key`.
-    fn open_guards(&mut self, key: FunctionKey) {
-        for guard in self.guards.opened_by(key).filter(|guard| self.open.insert(*guard)).collect::<Vec<_>>() {
+    fn open_guards(&mut self, key: FunctionKey, caller: Option<FunctionKey>) {
+        for guard in self.guards.opened_by(key, caller).filter(|guard| self.open.insert(*guard)).collect::<Vec<_>>() {
             let (free, held) = std::mem::take(&mut self.held).into_iter().partition(|(of, ..)| *of == guard);
             self.held = held;
             for (_, key, arrival) in free {
