@@ -5,6 +5,8 @@
 //! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to them
 //! ([`Reachable::is_address_taken`]).
 
+mod references;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -14,9 +16,14 @@ use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee, call_sites};
 use crate::code::Code;
 use crate::data::PointerTarget;
+use crate::indirect_callers;
 use crate::instruction::ReferenceKind;
+use crate::origins::{Origins, Seen, nested};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Reachable};
+use crate::registers::State;
+use crate::value::Value;
+pub use references::References;
 
 /// The reached call graph, from callee to caller.
 #[derive(Debug)]
@@ -31,7 +38,23 @@ pub struct Callers<'a, 'data> {
     codes: RefCell<FxHashMap<ModuleId, Rc<Code<'a, 'data>>>>,
     named: RefCell<FxHashMap<FunctionKey, Sites>>,
     computed: RefCell<FxHashMap<FunctionKey, Sites>>,
+    by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
+    references: RefCell<FxHashMap<ModuleId, Rc<References>>>,
+    stores: RefCell<StoreMemo>,
+    targets: RefCell<TargetMemo>,
 }
+
+/// Calls with the functions that make them.
+pub type AddressCalls = Rc<[(FunctionKey, CallSite)]>;
+
+/// A value that is stored: who does it, where, what, and in which state.
+pub type Store = (FunctionKey, Vaddr, Value, State);
+
+/// What is stored in variables.
+type StoreMemo = FxHashMap<(ModuleId, Vaddr), Rc<[Store]>>;
+
+/// What may be called at a place, by how deep the question was nested.
+type TargetMemo = FxHashMap<(FunctionKey, Vaddr, usize), Rc<Origins>>;
 
 /// Call sites of one function.
 pub type Sites = Rc<[CallSite]>;
@@ -67,6 +90,10 @@ impl<'a, 'data> Callers<'a, 'data> {
             codes: RefCell::default(),
             named: RefCell::default(),
             computed: RefCell::default(),
+            by_address: RefCell::default(),
+            references: RefCell::default(),
+            stores: RefCell::default(),
+            targets: RefCell::default(),
         }
     }
 
@@ -99,6 +126,55 @@ impl<'a, 'data> Callers<'a, 'data> {
         self.sites(&self.computed, caller, |c| c == Callee::Computed)
     }
 
+    /// The code of a module.
+    #[must_use]
+    pub fn code(&self, module: ModuleId) -> Option<Rc<Code<'a, 'data>>> {
+        let found = self.program.module(module)?;
+        Some(Rc::clone(self.codes.borrow_mut().entry(module).or_insert_with(|| Rc::new(found.code()))))
+    }
+
+    /// The calls that enter `callee` by its address ([`indirect_callers::find`]); `None` if nobody can tell.
+    #[must_use]
+    pub fn by_address(&self, callee: FunctionKey, depth: usize, tables: bool) -> Option<AddressCalls> {
+        if let Some(known) = self.by_address.borrow().get(&(callee, depth, tables)) {
+            return known.clone();
+        }
+        let found = indirect_callers::find(self, callee, depth, tables).map(Into::into);
+        self.by_address.borrow_mut().insert((callee, depth, tables), found.clone());
+        found
+    }
+
+    /// Who refers to what in a module.
+    #[must_use]
+    pub fn references(&self, module: ModuleId) -> Option<Rc<References>> {
+        let found = self.program.module(module)?;
+        let mut memo = self.references.borrow_mut();
+        Some(Rc::clone(memo.entry(module).or_insert_with(|| Rc::new(References::new(found)))))
+    }
+
+    /// What is stored in a variable, computed with `find` the first time.
+    pub(crate) fn stores(&self, at: (ModuleId, Vaddr), find: impl FnOnce() -> Vec<Store>) -> Rc<[Store]> {
+        if let Some(known) = self.stores.borrow().get(&at) {
+            return Rc::clone(known);
+        }
+        let found: Rc<[Store]> = find().into();
+        self.stores.borrow_mut().insert(at, Rc::clone(&found));
+        found
+    }
+
+    /// What a computed call can enter, sought `depth` questions deep.
+    #[must_use]
+    pub fn targets_of(&self, caller: FunctionKey, site: &CallSite, depth: usize) -> Rc<Origins> {
+        let key = (caller, site.at, depth);
+        if let Some(known) = self.targets.borrow().get(&key) {
+            return Rc::clone(known);
+        }
+        let seen = Seen { function: caller, at: site.at, value: site.target.clone() };
+        let found = Rc::new(nested(self, vec![seen], depth));
+        self.targets.borrow_mut().insert(key, Rc::clone(&found));
+        found
+    }
+
     fn sites(
         &self,
         memo: &RefCell<FxHashMap<FunctionKey, Sites>>,
@@ -113,8 +189,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             .module(caller.0)
             .and_then(|module| {
                 let function = module.summary.functions().function(caller.1)?;
-                let code = Rc::clone(self.codes.borrow_mut().entry(caller.0).or_insert_with(|| Rc::new(module.code())));
-                Some(call_sites(&code, function, wanted).into())
+                Some(call_sites(&*self.code(caller.0)?, function, wanted).into())
             })
             .unwrap_or_default();
         memo.borrow_mut().insert(caller, Rc::clone(&found));

@@ -7,7 +7,7 @@
 //! Over-approximates: all tables serve all indirect jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
 
@@ -28,7 +28,22 @@ pub struct Block {
 pub struct Cfg {
     blocks: Vec<Block>,
     entry: BlockId,
-    has_predecessor: Vec<bool>,
+    /// Blocks that control may enter with nothing known.
+    orphans: Vec<BlockId>,
+    is_followed: bool,
+}
+
+/// Where control may enter a function or jump to in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'l> {
+    /// Where the function is entered.
+    pub entry: Vaddr,
+    /// Where its indirect jumps may go.
+    pub targets: &'l [Vaddr],
+    /// Where others may jump to.
+    pub entries: &'l [Vaddr],
+    /// Whether all of its code was found by following paths from its entry, so that what no edge leads to is dead.
+    pub is_followed: bool,
 }
 
 /// Whether control does not simply go on behind the instruction. System calls and software interrupts come back.
@@ -67,15 +82,10 @@ fn is_padding(instruction: &Instruction) -> bool {
 }
 
 impl Cfg {
-    /// Cuts `instructions` into blocks. `entry` is the address where the function is entered, `table_targets` are
-    /// addresses that its indirect jumps may go to, `comes_back` says whether a call may return.
+    /// Cuts `instructions` into blocks; `comes_back` says whether a call may return.
     #[must_use]
-    pub fn new(
-        instructions: &[Instruction],
-        entry: Vaddr,
-        table_targets: &[Vaddr],
-        comes_back: impl Fn(&Instruction) -> bool,
-    ) -> Self {
+    pub fn new(instructions: &[Instruction], labels: &Labels<'_>, comes_back: impl Fn(&Instruction) -> bool) -> Self {
+        let &Labels { entry, targets, entries, is_followed } = labels;
         let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
         let index_of: FxHashMap<u64, usize> =
             instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
@@ -89,7 +99,7 @@ impl Cfg {
         };
         mark(Some(0));
         mark(at(entry));
-        table_targets.iter().for_each(|&target| mark(at(target)));
+        targets.iter().chain(entries).for_each(|&target| mark(at(target)));
         for (index, instruction) in instructions.iter().enumerate() {
             if let Some(target) = direct_jump_target(instruction) {
                 mark(at(target));
@@ -102,7 +112,7 @@ impl Cfg {
 
         let starts: Vec<usize> = leader.iter().enumerate().filter(|(_, is)| **is).map(|(index, _)| index).collect();
         let block_at = |address: Vaddr| at(address).and_then(|index| starts.binary_search(&index).ok());
-        let tables: Vec<BlockId> = table_targets.iter().filter_map(|&target| block_at(target)).collect();
+        let tables: Vec<BlockId> = targets.iter().filter_map(|&target| block_at(target)).collect();
         let mut blocks = Vec::with_capacity(starts.len());
         for (id, &start) in starts.iter().enumerate() {
             let end = starts.get(id + 1).copied().unwrap_or(instructions.len());
@@ -137,7 +147,14 @@ impl Cfg {
         }
         let mut has_predecessor = vec![false; blocks.len()];
         mark_successors(&blocks, &mut has_predecessor);
-        Self { entry: block_at(entry).unwrap_or(0), blocks, has_predecessor }
+        let entry = block_at(entry).unwrap_or(0);
+        let is_foreign: FxHashSet<BlockId> = entries.iter().filter_map(|&at| block_at(at)).collect();
+        let orphans = has_predecessor
+            .iter()
+            .enumerate()
+            .filter(|(id, has)| is_foreign.contains(id) || !is_followed && !**has && *id != entry);
+        let orphans = orphans.map(|(id, _)| id).collect();
+        Self { blocks, entry, orphans, is_followed }
     }
 
     /// All blocks in address order.
@@ -152,9 +169,15 @@ impl Cfg {
         self.entry
     }
 
-    /// Blocks that no edge leads to, the entry apart: landing pads, targets of tables that were not recognised.
+    /// Blocks that no edge leads to, the entry apart (landing pads, targets of tables that were not recognised), and
+    /// those that others may jump to.
     pub fn orphans(&self) -> impl Iterator<Item = BlockId> + '_ {
-        let entry = self.entry;
-        self.has_predecessor.iter().enumerate().filter(move |&(id, has)| !has && id != entry).map(|(id, _)| id)
+        self.orphans.iter().copied()
+    }
+
+    /// Whether blocks that no path leads to are dead, rather than entered in a way that was not recognised.
+    #[must_use]
+    pub const fn is_followed(&self) -> bool {
+        self.is_followed
     }
 }

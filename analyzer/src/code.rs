@@ -8,19 +8,20 @@
 //! May miss: a replacement of one of [`NEVER_RETURN`] that does return.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
-use iced_x86::{FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpAccess};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use crate::address::Vaddr;
 use crate::arguments::{Callee, callee};
-use crate::cfg::{Cfg, direct_jump_target};
+use crate::cfg::{Cfg, Labels, direct_jump_target};
 use crate::data::{Data, PointerTarget};
 use crate::elf::Image;
-use crate::functions::{Function, FunctionId, Functions};
+use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
+use crate::registers::{bit, caller_saved};
 
 /// Functions of libraries that do not return, by their specifications: C17 7.22.4, POSIX, LSB core, the Itanium C++ ABI
 /// (exception handling, chapter 2), and the stack protector of GCC.
@@ -49,6 +50,12 @@ const NEVER_RETURN: [&[u8]; 19] = [
 /// How many levels of callees are looked at to prove that a call does not return.
 const MAX_DEPTH: usize = 3;
 
+/// How many levels of callees are looked at to tell what a call changes.
+const MAX_CALLEES: usize = 4;
+
+/// Answers by function and by how deep the question was nested, so that they do not depend on who asked first.
+type Memo<T> = Mutex<HashMap<(FunctionId, usize), T, FxBuildHasher>>;
+
 /// Code of one file.
 #[derive(Debug)]
 pub struct Code<'a, 'data> {
@@ -59,20 +66,32 @@ pub struct Code<'a, 'data> {
     data: &'a Data,
     /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
     interior: &'a [Vaddr],
-    returns: Mutex<HashMap<FunctionId, bool, FxBuildHasher>>,
+    returns: Memo<bool>,
+    changes: Memo<u16>,
+    entries: OnceLock<Vec<Vaddr>>,
+    never_return: OnceLock<FxHashSet<Vaddr>>,
 }
 
 impl<'a, 'data> Code<'a, 'data> {
     /// `interior` are the addresses inside function bodies that pointers in data name, sorted.
     #[must_use]
     pub fn new(image: &'a Image<'data>, functions: &'a Functions, data: &'a Data, interior: &'a [Vaddr]) -> Self {
-        Self { image, functions, data, interior, returns: Mutex::default() }
+        Self {
+            image,
+            functions,
+            data,
+            interior,
+            returns: Mutex::default(),
+            changes: Mutex::default(),
+            entries: OnceLock::new(),
+            never_return: OnceLock::new(),
+        }
     }
 
     /// The memory that it reads.
     #[must_use]
-    pub const fn memory(&self) -> Memory<'a, 'data> {
-        Memory { image: self.image, data: self.data }
+    pub const fn memory(&self) -> Memory<'_, 'data> {
+        Memory { image: self.image, data: self.data, code: self }
     }
 
     /// Decodes a function and builds its control-flow graph.
@@ -85,23 +104,104 @@ impl<'a, 'data> Code<'a, 'data> {
         let instructions = function.instructions(self.image);
         let named = |kind| matches!(kind, ReferenceKind::JumpTable | ReferenceKind::Address);
         let named = function.references.iter().filter(|r| named(r.kind)).map(|r| r.target);
-        let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at)).collect();
+        let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
+        let mut entries: Vec<Vaddr> = Vec::new();
         for &(start, end) in &function.extents {
-            let first = self.interior.partition_point(|&at| at < start);
-            let behind = self.interior.partition_point(|&at| at < end);
-            targets.extend(self.interior.get(first..behind).unwrap_or(&[]));
+            targets.extend(between(self.interior, start, end));
+            entries.extend(between(self.foreign_entries(), start, end));
         }
-        let cfg = Cfg::new(&instructions, function.start, &targets, |call| self.comes_back(call, depth));
+        if !function.has_indirect_jump {
+            // Labels that it does not jump to itself are for somebody else.
+            entries.append(&mut targets);
+        }
+        let is_followed = function.evidence == StartEvidence::Reference && !function.has_indirect_jump;
+        let labels = Labels { entry: function.start, targets: &targets, entries: &entries, is_followed };
+        let cfg = Cfg::new(&instructions, &labels, |call| self.comes_back(call, depth));
         (instructions, cfg)
+    }
+
+    /// Addresses inside bodies that code of other functions takes, sorted.
+    fn foreign_entries(&self) -> &[Vaddr] {
+        self.entries.get_or_init(|| {
+            let mut found = Vec::new();
+            for function in self.functions.all() {
+                for reference in function.references.iter().filter(|r| r.kind == ReferenceKind::Address) {
+                    let at = reference.target;
+                    if self.image.is_code(at) && !function.contains(at) && !self.functions.starts_at(at) {
+                        found.push(at);
+                    }
+                }
+            }
+            found.sort_unstable();
+            found.dedup();
+            found
+        })
+    }
+
+    /// The registers that may have changed when a call comes back, of those that the psABI lets a callee change.
+    #[must_use]
+    pub fn changed_by(&self, call: &Instruction) -> u16 {
+        match callee(call) {
+            Some(Callee::Direct(at)) => self.changed_behind(at, 0),
+            _ => caller_saved(),
+        }
+    }
+
+    fn changed_behind(&self, at: Vaddr, depth: usize) -> u16 {
+        let function = self.functions.at(at).filter(|_| depth < MAX_CALLEES && self.functions.starts_at(at));
+        let Some(id) = function else { return caller_saved() };
+        if let Some(known) = self.changes.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
+            return known;
+        }
+        let changed = self.functions.function(id).map_or_else(caller_saved, |f| self.changed_in(f, depth));
+        if let Ok(mut memo) = self.changes.lock() {
+            memo.insert((id, depth), changed);
+        }
+        changed
+    }
+
+    fn changed_in(&self, function: &Function, depth: usize) -> u16 {
+        let all = caller_saved();
+        if function.has_indirect_call || function.has_indirect_jump || function.undecodable.is_some() {
+            return all;
+        }
+        let mut changed = 0;
+        let mut factory = InstructionInfoFactory::new();
+        let instructions = function.instructions(self.image);
+        for instruction in &instructions {
+            changed |= match callee(instruction) {
+                Some(Callee::Direct(at)) if at == function.start || !function.contains(at) => {
+                    self.changed_behind(at, depth + 1)
+                }
+                Some(Callee::Through(_) | Callee::Computed) => all,
+                Some(Callee::Direct(_)) | None => written(instruction, &mut factory),
+            };
+            if changed & all == all {
+                break;
+            }
+        }
+        let runs_on = instructions.last().is_none_or(|last| last.flow_control() == FlowControl::Next);
+        if runs_on { all } else { changed & all }
     }
 
     /// Whether control may get behind a call instruction.
     fn comes_back(&self, call: &Instruction, depth: usize) -> bool {
         match callee(call) {
-            Some(Callee::Direct(at)) => self.functions.at(at).is_none_or(|id| self.returns(id, depth)),
+            Some(Callee::Direct(at)) => {
+                !self.is_named_so(at) && self.functions.at(at).is_none_or(|id| self.returns(id, depth))
+            }
             Some(Callee::Through(slot)) => !self.never_returns(slot),
             Some(Callee::Computed) | None => true,
         }
+    }
+
+    /// Whether the function at `at` has a name that says that it does not return.
+    fn is_named_so(&self, at: Vaddr) -> bool {
+        let named = self.never_return.get_or_init(|| {
+            let symbols = self.image.symbols().iter();
+            symbols.filter(|s| s.is_defined && NEVER_RETURN.contains(&s.name)).map(|s| s.value).collect()
+        });
+        named.contains(&at)
     }
 
     /// Whether some path through the function ends in a return, or leaves it for a place that may return.
@@ -109,21 +209,14 @@ impl<'a, 'data> Code<'a, 'data> {
         if depth >= MAX_DEPTH {
             return true;
         }
-        let known = self.returns.lock().map_or(Some(true), |memo| memo.get(&id).copied());
-        if let Some(known) = known {
+        if let Some(known) = self.returns.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
             return known;
         }
-        // While it is being looked at (recursion), it counts as returning.
-        self.remember(id, true);
         let answer = self.functions.function(id).is_none_or(|function| self.has_way_out(function, depth + 1));
-        self.remember(id, answer);
-        answer
-    }
-
-    fn remember(&self, id: FunctionId, answer: bool) {
         if let Ok(mut memo) = self.returns.lock() {
-            memo.insert(id, answer);
+            memo.insert((id, depth), answer);
         }
+        answer
     }
 
     fn has_way_out(&self, function: &Function, depth: usize) -> bool {
@@ -165,4 +258,24 @@ impl<'a, 'data> Code<'a, 'data> {
             _ => false,
         })
     }
+}
+
+/// The part of a sorted list that lies in a range.
+fn between(sorted: &[Vaddr], start: Vaddr, end: Vaddr) -> &[Vaddr] {
+    let first = sorted.partition_point(|&at| at < start);
+    let behind = sorted.partition_point(|&at| at < end);
+    sorted.get(first..behind).unwrap_or(&[])
+}
+
+/// The registers that an instruction writes.
+fn written(instruction: &Instruction, factory: &mut InstructionInfoFactory) -> u16 {
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::Interrupt) {
+        // The kernel writes what the instruction does not name.
+        return caller_saved();
+    }
+    let used = factory.info(instruction).used_registers().iter();
+    let writes = used.filter(|used| {
+        matches!(used.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+    });
+    writes.fold(0, |set, used| set | bit(used.register()))
 }

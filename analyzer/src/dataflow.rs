@@ -9,10 +9,10 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Instruction, InstructionInfoFactory};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
 
 use crate::address::Vaddr;
-use crate::cfg::{BlockId, Cfg};
+use crate::cfg::{BlockId, Cfg, direct_jump_target};
 use crate::memory::Memory;
 use crate::registers::State;
 
@@ -21,7 +21,7 @@ use crate::registers::State;
 const PATIENCE: u32 = 6;
 
 /// Runs the analysis and calls `observe` once for each instruction that `wanted` picks, with the state before it.
-/// Instructions that no path reaches are observed with everything unknown.
+/// Instructions that no path reaches are observed with everything unknown, unless they are dead.
 pub fn observe(
     memory: &Memory<'_, '_>,
     instructions: &[Instruction],
@@ -33,7 +33,7 @@ pub fn observe(
     let entry_states = solve(memory, instructions, cfg, &mut factory);
     for (block, entry) in cfg.blocks().iter().zip(&entry_states) {
         let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
-        if !body.iter().any(&wanted) {
+        if !body.iter().any(&wanted) || entry.is_none() && cfg.is_followed() {
             continue;
         }
         let mut state = entry.clone().unwrap_or_else(State::unknown);
@@ -71,9 +71,22 @@ fn solve(
         }
         let Some(count) = visits.get_mut(id) else { continue };
         *count = count.saturating_add(1);
+        let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
+        let branch = Branch::at_end_of(body);
         for &successor in &block.successors {
+            let first = cfg.blocks().get(successor).and_then(|block| instructions.get(block.instructions.start));
+            let edge = branch.as_ref().and_then(|branch| Some((branch, branch.outcome(first?.ip())?)));
+            let taken = edge.map(|(branch, equal)| {
+                let mut taken = state.clone();
+                taken.refine(branch.register, branch.bytes, branch.number, equal).then_some(taken)
+            });
+            let state = match &taken {
+                Some(Some(refined)) => refined,
+                Some(None) => continue,
+                None => &state,
+            };
             let widen = visits.get(successor).is_some_and(|count| *count > PATIENCE);
-            if seed(&mut states, successor, &state, widen) {
+            if seed(&mut states, successor, state, widen) {
                 work.insert(successor);
             }
         }
@@ -90,5 +103,51 @@ fn seed(states: &mut [Option<State>], id: BlockId, state: &State, widen: bool) -
             true
         }
         None => false,
+    }
+}
+
+/// A jump that depends on whether a register equals a number.
+struct Branch {
+    register: Register,
+    bytes: usize,
+    number: u64,
+    /// Where it goes if so, and if not.
+    equal: u64,
+    different: u64,
+}
+
+impl Branch {
+    /// The one that ends a block, if it ends in one.
+    fn at_end_of(block: &[Instruction]) -> Option<Self> {
+        let (last, before) = block.split_last()?;
+        let (target, behind) = (direct_jump_target(last)?.0, last.next_ip());
+        let (equal, different) = match last.mnemonic() {
+            Mnemonic::Je => (target, behind),
+            Mnemonic::Jne => (behind, target),
+            _ => return None,
+        };
+        let (index, compare) =
+            before.iter().enumerate().rev().find(|(_, i)| i.rflags_modified() != RflagsBits::NONE)?;
+        let is_register = |operand| compare.op_kind(operand) == OpKind::Register;
+        let number = match compare.mnemonic() {
+            Mnemonic::Test if is_register(1) && compare.op0_register() == compare.op1_register() => 0,
+            Mnemonic::Cmp if !is_register(1) && compare.op1_kind() != OpKind::Memory => compare.immediate(1),
+            _ => return None,
+        };
+        let register = compare.op0_register();
+        let bytes = register.size();
+        let full = register.full_register();
+        let is_kept = before.iter().skip(index + 1).all(|i| {
+            matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsxd)
+                && (i.op0_kind() != OpKind::Register || i.op0_register().full_register() != full)
+        });
+        let number = if bytes == 4 { number & 0xffff_ffff } else { number };
+        let is_whole = is_register(0) && full.is_gpr64() && matches!(bytes, 4 | 8);
+        (is_kept && is_whole).then_some(Self { register: full, bytes, number, equal, different })
+    }
+
+    /// Whether the register equals the number where control gets to `address`; `None` if both ways lead there.
+    fn outcome(&self, address: u64) -> Option<bool> {
+        (self.equal != self.different).then_some(address == self.equal)
     }
 }

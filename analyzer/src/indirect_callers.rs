@@ -1,41 +1,62 @@
 //! Who calls a function whose address stands in a table.
 //!
-//! Input: a function whose address was taken. Output: the indirect calls that may enter it, or `None` if nobody can tell.
-//! The address must stand in data of its own file only, under no name that other files know; then the calls are sought
-//! among the reached indirect calls of that file. A call is left out where what it reads is known to be something else,
-//! or where it reads so many bytes behind an object that none of the tables has the function there.
+//! Input: a function whose address was taken. Output: the calls that may enter it by that address, or `None` if nobody
+//! can tell. Two ways are followed. The address stands in data of its own file: then the calls are sought among the
+//! reached indirect calls of that file, and one is left out where what it reads is known to be something else, or where
+//! it reads so many bytes behind an object that none of the tables has the function there. Or code of any file loads the
+//! address and does nothing but call it ([`uses`]).
 //!
 //! Over-approximates: any address that code or data takes may be the start of a table. May miss: calls from other files
 //! that are handed the table.
+
+mod uses;
+
+use std::collections::BTreeSet;
 
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::arguments::CallSite;
-use crate::callers::Callers;
+use crate::callers::{Callers, References};
 use crate::data::PointerTarget;
+use crate::functions::FunctionId;
 use crate::instruction::ReferenceKind;
-use crate::origins::{Seen, nested};
-use crate::program::Module;
-use crate::reachability::FunctionKey;
+use crate::program::{Module, ModuleId};
+use crate::reachability::{Cause, FunctionKey, Node};
 use crate::value::Atom;
 
 /// Where the address of a function stands.
-struct Table {
+struct Table<'r> {
     /// The function.
     start: Vaddr,
     slots: FxHashSet<Vaddr>,
-    /// Every address of data that something takes: where tables may begin.
-    bases: FxHashSet<Vaddr>,
+    /// Who takes which address: where tables may begin.
+    references: &'r References,
 }
 
-/// The indirect calls that may enter `callee`.
+/// The calls that may enter `callee` by its address; with `tables`, through tables of functions too.
 #[must_use]
-pub fn find(callers: &Callers<'_, '_>, callee: FunctionKey, depth: usize) -> Option<Vec<(FunctionKey, CallSite)>> {
+pub fn find(
+    callers: &Callers<'_, '_>,
+    callee: FunctionKey,
+    depth: usize,
+    tables: bool,
+) -> Option<Vec<(FunctionKey, CallSite)>> {
     let module = callers.program.module(callee.0)?;
     let start = module.summary.functions().function(callee.1)?.start;
-    let table = Table { start, slots: table_slots(module, start)?, bases: table_bases(module) };
-    let mut found = Vec::new();
+    if is_known_elsewhere(callers, callee, start) {
+        return None;
+    }
+    let references = callers.references(callee.0)?;
+    let slots = table_slots(module, &references, start);
+    let mut found = loaded(callers, callee, start, &slots)?;
+    if slots.is_empty() {
+        return Some(found);
+    }
+    if !tables {
+        return None;
+    }
+    let table = Table { start, slots, references: &references };
     for key in callers.reached.functions().into_iter().filter(|key| key.0 == callee.0) {
         let Some(function) = module.summary.functions().function(key.1) else { continue };
         // The indirect jumps of a function with jump tables are its `switch`es.
@@ -52,44 +73,95 @@ pub fn find(callers: &Callers<'_, '_>, callee: FunctionKey, depth: usize) -> Opt
     Some(found)
 }
 
-/// Where in data the address stands; `None` if it is known elsewhere too.
-fn table_slots(module: &Module<'_>, start: Vaddr) -> Option<FxHashSet<Vaddr>> {
-    let is_exported = module.image.symbols().iter().any(|s| s.is_exported() && s.value == start);
-    let mut references = module.summary.functions().all().iter().flat_map(|f| &f.references);
-    let is_in_code = references.any(|r| r.kind == ReferenceKind::Address && r.target == start);
-    if is_exported || is_in_code {
-        return None;
+/// Whether code that was not seen may have the address: it is a root, its name can be looked up while the program runs.
+fn is_known_elsewhere(callers: &Callers<'_, '_>, callee: FunctionKey, start: Vaddr) -> bool {
+    if !matches!(callers.reached.cause(Node::Function(callee)), Some(Cause::Edge(..))) {
+        return true;
     }
-    let pointers = module.summary.data().pointers().iter();
-    let slots: FxHashSet<Vaddr> =
-        pointers.filter(|p| p.target == PointerTarget::Local(start)).map(|p| p.slot).collect();
-    (!slots.is_empty()).then_some(slots)
+    let names = names(callers, callee.0, start);
+    names.contains(&&b"__tls_get_addr"[..]) || callers.reached.strings().any(|(text, _)| names.contains(&text))
 }
 
-/// Every address of data that something takes.
-fn table_bases(module: &Module<'_>) -> FxHashSet<Vaddr> {
-    let references = module.summary.functions().all().iter().flat_map(|f| &f.references);
-    let in_code = references.filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target);
-    let in_data = module.summary.data().pointers().iter().filter_map(|p| match p.target {
-        PointerTarget::Local(at) => Some(at),
-        _ => None,
-    });
-    in_code.chain(in_data).collect()
+/// The names under which other files know an address.
+fn names<'data>(callers: &Callers<'_, 'data>, module: ModuleId, start: Vaddr) -> Vec<&'data [u8]> {
+    let symbols = callers.program.module(module).map_or(&[][..], |module| module.image.symbols());
+    symbols.iter().filter(|s| s.is_exported() && s.value == start).map(|s| s.name).collect()
 }
 
-fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, table: &Table, depth: usize) -> bool {
+/// The calls in functions that load the address, other than from `tables`; `None` if one of them does something else with it, or if it stands in
+/// reached data under a name.
+fn loaded(
+    callers: &Callers<'_, '_>,
+    callee: FunctionKey,
+    start: Vaddr,
+    tables: &FxHashSet<Vaddr>,
+) -> Option<Vec<(FunctionKey, CallSite)>> {
+    let names = names(callers, callee.0, start);
+    let mut sources = vec![(callee.0, start)];
+    for (id, module) in callers.program.modules() {
+        for pointer in module.summary.data().pointers() {
+            let is_callee = match pointer.target {
+                PointerTarget::Symbol(index, addend) => {
+                    let symbol = usize::try_from(index).ok().and_then(|index| module.image.symbols().get(index));
+                    let is_named = addend == 0 && symbol.is_some_and(|symbol| names.contains(&symbol.name));
+                    is_named
+                        && callers.program.bind(id, index).iter().any(|d| (d.module, d.address) == (callee.0, start))
+                }
+                PointerTarget::Local(at) => id == callee.0 && at == start && !tables.contains(&pointer.slot),
+                _ => false,
+            };
+            if !is_callee {
+                continue;
+            }
+            let object = module.summary.data().object_at(pointer.slot).start;
+            let is_table = !pointer.is_linkage && matches!(pointer.target, PointerTarget::Symbol(..));
+            if is_table && callers.reached.cause(Node::Object(id, object)).is_some() {
+                return None;
+            }
+            sources.push((id, pointer.slot));
+        }
+    }
+    let mut found = Vec::new();
+    for (id, source) in sources {
+        let Some(functions) = callers.program.module(id).map(|module| module.summary.functions()) else { continue };
+        let (references, code) = (callers.references(id)?, callers.code(id)?);
+        let here = source..source.checked_add(1)?;
+        let takers: BTreeSet<FunctionId> = references.accessing(&here).chain(references.taking(&here)).collect();
+        for taker in takers.into_iter().filter(|taker| callers.reached.phase((id, *taker)).is_some()) {
+            let calls = uses::calls_through(&code, functions.function(taker)?, source)?;
+            let sites = callers.computed_calls((id, taker));
+            found.extend(sites.iter().filter(|site| calls.contains(&site.at)).map(|site| ((id, taker), site.clone())));
+        }
+    }
+    Some(found)
+}
+
+/// Where in data of its own file the address stands, words apart that code only loads: who does was looked at.
+fn table_slots(module: &Module<'_>, references: &References, start: Vaddr) -> FxHashSet<Vaddr> {
+    let data = module.summary.data();
+    let is_read_by_name = |slot: Vaddr| {
+        let object = data.object_at(slot);
+        module.image.is_constant(slot)
+            && !references.is_pointed_into(&object)
+            && references.taking(&object).next().is_none()
+    };
+    let slots = data.pointers().iter().filter(|p| p.target == PointerTarget::Local(start)).map(|p| p.slot);
+    slots.filter(|&slot| !is_read_by_name(slot)).collect()
+}
+
+fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, table: &Table<'_>, depth: usize) -> bool {
     let offset = match site.target.single() {
         Some(Atom::ParameterField(_, offset) | Atom::GlobalField(_, offset)) => Some(offset),
         _ => site.displacement,
     };
     let stands_there = |offset: i64| {
         let starts = |slot: &Vaddr| slot.0.checked_add_signed(offset.wrapping_neg()).map(Vaddr);
-        table.slots.iter().filter_map(starts).any(|base| table.bases.contains(&base))
+        table.slots.iter().filter_map(starts).any(|base| table.references.is_base(base))
     };
     if offset.is_some_and(|offset| !stands_there(offset)) {
         return false;
     }
-    let seen = Seen { function: caller, at: site.at, value: site.target.clone() };
-    let origins = nested(callers, vec![seen], depth + 1);
-    !origins.unknown.is_empty() || origins.known.iter().any(|(atom, _, _)| *atom == Atom::Address(table.start))
+    let origins = callers.targets_of(caller, site, depth + 1);
+    let is_callee = |atom: Atom, at: FunctionKey| atom == Atom::Address(table.start) && at.0 == caller.0;
+    !origins.unknown.is_empty() || origins.known.iter().any(|&(atom, function, _)| is_callee(atom, function))
 }

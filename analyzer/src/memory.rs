@@ -5,8 +5,11 @@
 //! Over-approximates: an element of an array may be any element of the object behind its first one. May miss: constants
 //! that code changes after making their pages writable again.
 
+use iced_x86::Instruction;
+
 use crate::address::Vaddr;
-use crate::data::Data;
+use crate::code::Code;
+use crate::data::{Data, Pointer, PointerTarget};
 use crate::elf::Image;
 use crate::value::{Atom, Value};
 
@@ -20,9 +23,17 @@ pub struct Memory<'a, 'data> {
     pub image: &'a Image<'data>,
     /// Its objects and pointers.
     pub data: &'a Data,
+    /// Its functions, for what a call changes.
+    pub code: &'a Code<'a, 'data>,
 }
 
 impl Memory<'_, '_> {
+    /// The registers that may have changed when a call comes back.
+    #[must_use]
+    pub fn changed_by(&self, call: &Instruction) -> u16 {
+        self.code.changed_by(call)
+    }
+
     /// What stands at an address: a number or a pointer where nobody can write, else a variable.
     #[must_use]
     pub fn read(&self, at: Vaddr, bytes: usize) -> Value {
@@ -30,10 +41,18 @@ impl Memory<'_, '_> {
             let is_variable = self.image.is_data(at) && matches!(bytes, 4 | 8);
             return if is_variable { Value::One(Atom::Global(at)) } else { Value::Top };
         }
-        let behind = at.checked_add(8).unwrap_or(at);
-        if self.image.is_position_independent() && !self.data.pointers_in(&(at..behind)).is_empty() {
-            // A relocated pointer: whoever wants its target asks for the object.
-            return Value::Top;
+        let behind = u64::try_from(bytes).ok().and_then(|bytes| at.checked_add(bytes)).unwrap_or(at);
+        let near = Vaddr(at.0.saturating_sub(7))..behind;
+        // In a position-dependent file a word that points into it is the number that it is.
+        let is_relocated =
+            |p: &&Pointer| self.image.is_position_independent() || !matches!(p.target, PointerTarget::Local(_));
+        if let Some(pointer) = self.data.pointers_in(&near).iter().find(is_relocated) {
+            return match pointer.target {
+                _ if pointer.slot != at || bytes != 8 => Value::Top,
+                PointerTarget::Local(target) => Value::One(Atom::Address(target)),
+                // What it points to depends on other files.
+                _ => Value::One(Atom::Global(at)),
+            };
         }
         let raw = u64::try_from(bytes).ok().filter(|_| bytes <= 8).and_then(|len| self.image.bytes(at, len));
         raw.map_or(Value::Top, |raw| {
@@ -49,7 +68,7 @@ impl Memory<'_, '_> {
         let mut all = Value::Bottom;
         for at in places.take_while(|&at| at < end).take(MOST_ELEMENTS) {
             all = match self.read(at, bytes) {
-                value @ Value::One(Atom::Constant(_)) => all.join(&value),
+                value @ Value::One(_) => all.join(&value),
                 _ => Value::Top,
             };
             if all == Value::Top {

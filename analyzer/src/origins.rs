@@ -9,16 +9,19 @@
 //! stores to a variable through a pointer that is computed from another variable's address; calls from other files
 //! through a table of functions that is no symbol.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::callers::Callers;
+use crate::callers::{Callers, References};
+use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::dataflow;
+use crate::elf::SymbolKind;
 use crate::functions::{Function, FunctionId};
-use crate::indirect_callers;
-use crate::instruction::{ReferenceKind, fixed_memory_operand};
+use crate::instruction::fixed_memory_operand;
 use crate::program::{Module, ModuleId};
 use crate::reachability::FunctionKey;
 use crate::registers::State;
@@ -97,13 +100,13 @@ impl Search<'_, '_, '_> {
             }
             Atom::Frame(_) | Atom::FrameElement(..) | Atom::Element(..) => false,
             _ if !is_new(self) => true,
-            Atom::Parameter(number) => self.from_callers(function, number, &|value, _| Some(value)),
+            Atom::Parameter(number) => self.follow_callers(function, number, &|value, _| Some(value)),
             Atom::ParameterField(number, offset) => {
-                self.from_callers(function, number, &|value, state| field(&value, offset, state))
+                self.follow_callers(function, number, &|value, state| field(&value, offset, state))
             }
-            Atom::Global(slot) => self.from_stores(function.0, slot, true, &|value, _| Some(value)),
+            Atom::Global(slot) => self.follow_stores(function.0, slot, &|value, _| Some(value)),
             Atom::GlobalField(slot, offset) => {
-                self.from_stores(function.0, slot, false, &|value, state| field(&value, offset, state))
+                self.follow_stores(function.0, slot, &|value, state| field(&value, offset, state))
             }
         };
         if !complete {
@@ -112,12 +115,7 @@ impl Search<'_, '_, '_> {
     }
 
     /// Adds what each caller passes, through `see`; false if there may be callers that are not known.
-    fn from_callers(
-        &mut self,
-        function: FunctionKey,
-        number: u16,
-        see: &dyn Fn(Value, &State) -> Option<Value>,
-    ) -> bool {
+    fn follow_callers(&mut self, function: FunctionKey, number: u16, see: See<'_>) -> bool {
         let mut complete = true;
         let mut any = false;
         let mut calls = Vec::new();
@@ -127,12 +125,11 @@ impl Search<'_, '_, '_> {
             calls.extend(found.into_iter().map(|site| (caller, site)));
         }
         if self.callers.reached.is_address_taken(function) {
-            let is_sought = self.depth < MAX_DEPTH;
-            match is_sought.then(|| indirect_callers::find(self.callers, function, self.depth)).flatten() {
+            match self.callers.by_address(function, self.depth, self.depth < MAX_DEPTH) {
                 // None at all is an answer too: nobody who is reached calls it.
                 Some(found) => {
                     any = true;
-                    calls.extend(found);
+                    calls.extend(found.iter().cloned());
                 }
                 None => complete = false,
             }
@@ -148,43 +145,75 @@ impl Search<'_, '_, '_> {
     }
 
     /// Adds what the variable at `slot` holds at first and what is stored there; false if others may store too.
-    fn from_stores(
-        &mut self,
-        id: ModuleId,
-        slot: Vaddr,
-        with_initial: bool,
-        see: &dyn Fn(Value, &State) -> Option<Value>,
-    ) -> bool {
+    fn follow_stores(&mut self, id: ModuleId, slot: Vaddr, see: See<'_>) -> bool {
         let Some(module) = self.callers.program.module(id) else { return false };
-        if is_shared(module, slot) {
+        if module.image.is_constant(slot) {
+            return self.follow_initial((id, FunctionId(0)), slot, see);
+        }
+        let (Some(references), Some(code)) = (self.callers.references(id), self.callers.code(id)) else { return false };
+        if is_shared(module, &references, slot) {
             return false;
         }
-        let mut complete = true;
-        let anywhere = (0_u32..).map(FunctionId).zip(module.summary.functions().all());
-        let mut holder = None;
-        for (function, body) in anywhere {
-            let near = slot.0.saturating_sub(WIDEST_STORE)..slot.0.saturating_add(8);
+        let near = Vaddr(slot.0.saturating_sub(WIDEST_STORE))..Vaddr(slot.0.saturating_add(8));
+        let stores = self.callers.stores((id, slot), || {
+            let mut found = Vec::new();
             // What is never reached never stores.
-            if self.callers.reached.phase((id, function)).is_none() {
-                continue;
+            let reached = |function: &FunctionId| self.callers.reached.phase((id, *function)).is_some();
+            let holders: BTreeSet<FunctionId> = references.accessing(&near).filter(reached).collect();
+            for function in holders {
+                let body = module.summary.functions().function(function);
+                let stores = body.map(|body| stores_in(&code, body, slot)).unwrap_or_default();
+                found.extend(stores.into_iter().map(|(at, value, state)| ((id, function), at, value, state)));
             }
-            if body.references.iter().any(|r| near.contains(&r.target.0) && accesses(r.kind)) {
-                for (at, value, state) in stores_in(module, body, slot) {
-                    holder = Some((id, function));
-                    match see(value, &state) {
-                        Some(value) => self.work.push(Seen { function: (id, function), at, value }),
-                        None => complete = false,
-                    }
-                }
+            found
+        });
+        let mut complete = true;
+        for (function, at, value, state) in stores.iter() {
+            match see(value.clone(), state) {
+                Some(value) => self.work.push(Seen { function: *function, at: *at, value }),
+                None => complete = false,
             }
         }
-        if let Some(initial) = initial(module, slot).filter(|_| with_initial) {
-            let function = holder.unwrap_or((id, FunctionId(0)));
-            self.work.push(Seen { function, at: slot, value: initial });
+        let holder = stores.first().map(|store| store.0);
+        let place = holder.unwrap_or((id, FunctionId(0)));
+        complete & self.follow_initial(place, slot, see)
+    }
+
+    /// Adds what the file or the loader puts into the variable at `slot`; false if that is not known.
+    fn follow_initial(&mut self, place: FunctionKey, slot: Vaddr, see: See<'_>) -> bool {
+        let Some(module) = self.callers.program.module(place.0) else { return false };
+        let behind = slot.checked_add(1).unwrap_or(slot);
+        let pointer = module.summary.data().pointers_in(&(slot..behind)).first().map(|pointer| pointer.target);
+        let mut targets = Vec::new();
+        match pointer {
+            Some(PointerTarget::Local(at)) => targets.push((place, Value::One(Atom::Address(at)))),
+            Some(PointerTarget::Symbol(index, addend)) => {
+                for found in self.callers.program.bind(place.0, index) {
+                    if found.kind == SymbolKind::IndirectFunction {
+                        return false;
+                    }
+                    let at = Vaddr(found.address.0.wrapping_add_signed(addend));
+                    let functions = self.callers.program.module(found.module).map(|m| m.summary.functions());
+                    let function = functions.and_then(|functions| functions.at(at)).unwrap_or(FunctionId(0));
+                    targets.push(((found.module, function), Value::One(Atom::Address(at))));
+                }
+            }
+            Some(_) => return false,
+            None => targets.push((place, Value::constant(module.image.read_u64(slot).unwrap_or(0)))),
+        }
+        let mut complete = true;
+        for (function, target) in targets {
+            match see(target, &State::unknown()) {
+                Some(value) => self.work.push(Seen { function, at: slot, value }),
+                None => complete = false,
+            }
         }
         complete
     }
 }
+
+/// What to follow of a value that somebody passes or stores.
+type See<'s> = &'s dyn Fn(Value, &State) -> Option<Value>;
 
 /// What stands so many bytes behind an address; `None` if nobody knows.
 fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
@@ -205,39 +234,22 @@ fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
 }
 
 /// Whether code that was not seen may write the variable: its address is taken, or another file knows its name.
-fn is_shared(module: &Module<'_>, slot: Vaddr) -> bool {
-    let is_taken = |kind| kind == ReferenceKind::Address;
-    let mut references = module.summary.functions().all().iter().flat_map(|f| &f.references);
+fn is_shared(module: &Module<'_>, references: &References, slot: Vaddr) -> bool {
     let exported = |symbol: &crate::elf::Symbol<'_>| {
         symbol.is_exported()
             && !symbol.is_function()
             && symbol.value <= slot
             && symbol.value.checked_add(symbol.size).is_some_and(|end| slot < end)
     };
-    references.any(|r| r.target == slot && is_taken(r.kind)) || module.image.symbols().iter().any(exported)
-}
-
-/// The initial content of a variable: what the file or a relocation puts there, zero where the file has nothing.
-fn initial(module: &Module<'_>, slot: Vaddr) -> Option<Value> {
-    let behind = slot.checked_add(1)?;
-    match module.summary.data().pointers_in(&(slot..behind)).first().map(|pointer| pointer.target) {
-        Some(PointerTarget::Local(at)) => Some(Value::One(Atom::Address(at))),
-        Some(_) => None,
-        None => Some(Value::constant(module.image.read_u64(slot).unwrap_or(0))),
-    }
+    let behind = slot.checked_add(1).unwrap_or(slot);
+    references.taking(&(slot..behind)).next().is_some() || module.image.symbols().iter().any(exported)
 }
 
 /// A store may begin so many bytes before the variable and still write it (a vector register).
 const WIDEST_STORE: u64 = 63;
 
-/// A reference that may write.
-fn accesses(kind: ReferenceKind) -> bool {
-    matches!(kind, ReferenceKind::Store | ReferenceKind::Load(_))
-}
-
 /// The values that a function stores at `slot`.
-fn stores_in(module: &Module<'_>, body: &Function, slot: Vaddr) -> Vec<(Vaddr, Value, State)> {
-    let code = module.code();
+fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr) -> Vec<(Vaddr, Value, State)> {
     let (instructions, cfg) = code.control_flow(body);
     let mut found = Vec::new();
     dataflow::observe(

@@ -120,17 +120,35 @@ impl Value {
         if joined == *self {
             return joined;
         }
-        array_of(&joined).map_or(Self::Top, Self::One)
+        let (Some(before), Some(all)) = (self.atoms(), joined.atoms()) else { return Self::Top };
+        let mut widened = Vec::new();
+        for space in [Space::Image, Space::Frame, Space::Other] {
+            let here = || all.iter().filter(|atom| place(atom).0 == space);
+            if here().all(|atom| before.contains(atom)) {
+                widened.extend(here());
+            } else {
+                let places: Vec<(i64, u32)> = here().map(|atom| (place(atom).1, place(atom).2)).collect();
+                let was =
+                    before.iter().filter(|atom| place(atom).0 == space).map(|atom| (place(atom).1, place(atom).2));
+                let Some(array) = array_of(space, was, &places) else { return Self::Top };
+                widened.push(array);
+            }
+        }
+        Self::from_atoms(widened)
     }
 
     /// Whether it may be an address in the frame, and the lowest one.
     #[must_use]
     pub fn lowest_frame_offset(&self) -> Option<i64> {
-        let offset = |atom: &Atom| match atom {
+        self.frame_offsets().min()
+    }
+
+    /// The addresses in the frame that it may be.
+    pub fn frame_offsets(&self) -> impl Iterator<Item = i64> + '_ {
+        self.atoms().unwrap_or(&[]).iter().filter_map(|atom| match atom {
             Atom::Frame(offset) | Atom::FrameElement(offset, _) => Some(*offset),
             _ => None,
-        };
-        self.atoms()?.iter().filter_map(offset).min()
+        })
     }
 
     /// Each atom through `f`; `Top` as soon as `f` does not know.
@@ -156,36 +174,43 @@ impl Value {
     }
 }
 
-/// The array whose elements the atoms are, if all are addresses in the image or all are addresses in the frame.
-fn array_of(value: &Value) -> Option<Atom> {
-    let atoms = value.atoms()?;
-    let places: Option<Vec<(bool, i64, u32)>> = atoms
-        .iter()
-        .map(|atom| match *atom {
-            Atom::Address(at) => Some((true, at.0.cast_signed(), 0)),
-            Atom::Element(at, stride) => Some((true, at.0.cast_signed(), stride)),
-            Atom::Frame(at) => Some((false, at, 0)),
-            Atom::FrameElement(at, stride) => Some((false, at, stride)),
-            _ => None,
-        })
-        .collect();
-    let places = places?;
-    let &(in_image, ..) = places.first()?;
-    let start = places.iter().map(|&(_, at, _)| at).min()?;
+/// What an address counts from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Image,
+    Frame,
+    /// No address.
+    Other,
+}
+
+/// Where an atom points, and the stride if it is an array.
+const fn place(atom: &Atom) -> (Space, i64, u32) {
+    match *atom {
+        Atom::Address(at) => (Space::Image, at.0.cast_signed(), 0),
+        Atom::Element(at, stride) => (Space::Image, at.0.cast_signed(), stride),
+        Atom::Frame(at) => (Space::Frame, at, 0),
+        Atom::FrameElement(at, stride) => (Space::Frame, at, stride),
+        _ => (Space::Other, 0, 0),
+    }
+}
+
+/// The array whose elements the places (with the strides of arrays among them) are; `before` are those that were known.
+fn array_of(space: Space, mut before: impl Iterator<Item = (i64, u32)>, places: &[(i64, u32)]) -> Option<Atom> {
+    let start = places.iter().map(|&(at, _)| at).min()?;
     // An array that grows downwards would go on for ever.
-    let grows_down = places.iter().any(|&(_, at, stride)| stride != 0 && at > start);
+    if before.any(|(at, stride)| stride != 0 && at > start) {
+        return None;
+    }
     let mut stride = 0;
-    for &(kind, at, old) in &places {
-        if kind != in_image {
-            return None;
-        }
+    for &(at, old) in places {
         stride = greatest_common_divisor(stride, u32::try_from(at.checked_sub(start)?).ok()?);
         stride = greatest_common_divisor(stride, old);
     }
-    match (grows_down || stride == 0, in_image) {
-        (true, _) => None,
-        (false, true) => Some(Atom::Element(Vaddr(start.cast_unsigned()), stride)),
-        (false, false) => Some(Atom::FrameElement(start, stride)),
+    match space {
+        _ if stride == 0 => None,
+        Space::Image => Some(Atom::Element(Vaddr(start.cast_unsigned()), stride)),
+        Space::Frame => Some(Atom::FrameElement(start, stride)),
+        Space::Other => None,
     }
 }
 

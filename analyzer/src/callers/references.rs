@@ -1,0 +1,81 @@
+//! Who refers to an address of one file, found without looking through all of its code.
+//!
+//! Input: the references of its functions and the pointers in its data. Output: [`References`], sorted by target.
+//!
+//! Over-approximates: nothing. May miss: nothing that [`crate::functions`] and [`crate::data`] found.
+
+use std::ops::Range;
+
+use crate::address::Vaddr;
+use crate::data::PointerTarget;
+use crate::functions::FunctionId;
+use crate::instruction::ReferenceKind;
+use crate::program::Module;
+
+/// Target and function, sorted.
+type Edges = Vec<(Vaddr, FunctionId)>;
+
+/// References of one file by target.
+#[derive(Debug, Default)]
+pub struct References {
+    accesses: Edges,
+    addresses: Edges,
+    pointed: Vec<Vaddr>,
+}
+
+fn within(edges: &Edges, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> {
+    let first = edges.partition_point(|(at, _)| *at < range.start);
+    let behind = edges.partition_point(|(at, _)| *at < range.end);
+    edges.get(first..behind).unwrap_or(&[]).iter().map(|(_, function)| *function)
+}
+
+impl References {
+    /// Collects them.
+    #[must_use]
+    pub fn new(module: &Module<'_>) -> Self {
+        let mut found = Self::default();
+        for (id, function) in (0_u32..).map(FunctionId).zip(module.summary.functions().all()) {
+            for reference in &function.references {
+                match reference.kind {
+                    ReferenceKind::Load(_) | ReferenceKind::Store => found.accesses.push((reference.target, id)),
+                    ReferenceKind::Address => found.addresses.push((reference.target, id)),
+                    _ => {}
+                }
+            }
+        }
+        let pointers = module.summary.data().pointers().iter();
+        found.pointed.extend(pointers.filter_map(|p| match p.target {
+            PointerTarget::Local(at) => Some(at),
+            _ => None,
+        }));
+        found.accesses.sort_unstable();
+        found.accesses.dedup();
+        found.addresses.sort_unstable();
+        found.addresses.dedup();
+        found.pointed.sort_unstable();
+        found
+    }
+
+    /// The functions that read or write memory whose first byte is in `range`.
+    pub fn accessing(&self, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> {
+        within(&self.accesses, range)
+    }
+
+    /// The functions that take an address in `range`.
+    pub fn taking(&self, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> {
+        within(&self.addresses, range)
+    }
+
+    /// Whether code or data takes exactly this address.
+    #[must_use]
+    pub fn is_base(&self, at: Vaddr) -> bool {
+        let is_taken = self.taking(&(at..at.checked_add(1).unwrap_or(at))).next().is_some();
+        is_taken || self.pointed.binary_search(&at).is_ok()
+    }
+
+    /// Whether data points into `range`.
+    #[must_use]
+    pub fn is_pointed_into(&self, range: &Range<Vaddr>) -> bool {
+        self.pointed.get(self.pointed.partition_point(|at| *at < range.start)).is_some_and(|at| *at < range.end)
+    }
+}
