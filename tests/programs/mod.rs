@@ -60,12 +60,13 @@ impl Scratch {
         self.0.path().join(name)
     }
 
-    /// Writes a program that can be started.
+    /// Writes a program that can be started. Another process does so: were the file open for writing in this one while
+    /// another test forks, the kernel would call the file busy.
     pub(crate) fn program(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path(name);
-        std::fs::write(&path, bytes).expect("the folder is there");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+        let (data, path) = (self.path(&format!("{name}.data")), self.path(name));
+        std::fs::write(&data, bytes).expect("the folder is there");
+        tool("install", &["--mode=755", "--no-target-directory", data.to_str().expect("UTF-8")], &path);
+        std::fs::remove_file(&data).expect("the file is there");
         path
     }
 
