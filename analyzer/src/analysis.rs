@@ -66,7 +66,8 @@ pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
             && open.modules_with_open_lookups.is_subset(&world.open_lookups)
             && open.symbols.is_subset(&world.symbols);
         if is_known {
-            return Ok(world.policy(&linked, &reached, &callers, open));
+            return Ok(world
+                .policy(&Outcome { program: &linked, reached: &reached, callers: &callers, guards: &guards }, open));
         }
         world.open_lookups.extend(open.modules_with_open_lookups);
         world.symbols.extend(open.symbols);
@@ -92,6 +93,14 @@ struct World<'o> {
     symbols: BTreeSet<Vec<u8>>,
     imports_of_converters: BTreeSet<Vec<u8>>,
     assumptions: BTreeSet<Assumption>,
+}
+
+/// What the last round found.
+struct Outcome<'r, 'data> {
+    program: &'r Program<'data>,
+    reached: &'r Reachable<'data>,
+    callers: &'r Callers<'r, 'data>,
+    guards: &'r Guards,
 }
 
 /// What names can mean at run time.
@@ -308,14 +317,9 @@ impl<'o> World<'o> {
         }
     }
 
-    fn policy(
-        &self,
-        program: &Program<'_>,
-        reached: &Reachable<'_>,
-        callers: &Callers<'_, '_>,
-        open: OpenSites,
-    ) -> Policy {
-        let evidence::Calls { mut allowed, unresolved } = evidence::calls(program, reached, callers);
+    fn policy(&self, outcome: &Outcome<'_, '_>, open: OpenSites) -> Policy {
+        let &Outcome { program, reached, callers, guards } = outcome;
+        let evidence::Calls { mut allowed, unresolved } = evidence::calls(program, reached, callers, guards);
         always::add(&mut allowed);
         let mut identities = self.files.identities().into_iter().cloned();
         let program = identities.next().unwrap_or_else(|| FileIdentity {

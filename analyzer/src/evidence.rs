@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::address::Vaddr;
 use crate::callers::Callers;
+use crate::guards::Guards;
 use crate::origins::{Origins, Seen, origins};
 use crate::policy::{AllowedCall, CodeLocation, Evidence, UnresolvedReason, UnresolvedSite};
 use crate::program::{ModuleId, Program};
@@ -25,7 +26,7 @@ pub struct Calls {
 
 /// Resolves the number of every reached site.
 #[must_use]
-pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'_, '_>) -> Calls {
+pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'_, '_>, guards: &Guards) -> Calls {
     let mut seen = Vec::new();
     let mut unresolved = Vec::new();
     for key in reached.functions() {
@@ -50,6 +51,9 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
         // The kernel looks at the low half of the register (arch/x86/entry/entry_64.S).
         let Ok(number) = u32::try_from(number & 0xffff_ffff) else { continue };
         let number = SyscallNr(number);
+        if guards.before_site(function, number).is_some_and(|guard| !reached.is_open(guard)) {
+            continue;
+        }
         allowed.entry(number).or_insert_with(|| AllowedCall {
             name: number.to_string(),
             evidence: Evidence::Site {

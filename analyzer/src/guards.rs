@@ -15,6 +15,9 @@
 //!   `__spawni_child`, recognised by what it calls). Only `posix_spawnattr_setflags` and `posix_spawn_file_actions_add*`
 //!   put something there; what the C library itself asks for in `system` and `popen` (signals, `dup2`, closing) is not
 //!   behind the guard. Here single calls of the child are guarded, and the openers count when other files call them.
+//! * `pthread_create` gives the new thread the scheduling and the processors of its attributes (glibc
+//!   `nptl/pthread_create.c`). Only `pthread_attr_setinheritsched`, `pthread_attr_setaffinity_np` and
+//!   `pthread_setattr_default_np` put such a thing there; here single sites are guarded.
 //!
 //! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
 
@@ -41,6 +44,8 @@ pub enum GuardId {
     SpawnAttributes,
     /// File actions of a spawned child: folder, terminal.
     SpawnActions,
+    /// Attributes of a new thread: scheduling, processors.
+    ThreadAttributes,
 }
 
 impl GuardId {
@@ -49,7 +54,7 @@ impl GuardId {
     pub fn assumption(self) -> Option<Assumption> {
         let text = match self {
             // Nothing but the program itself could register one.
-            Self::RpcServices | Self::SpawnAttributes | Self::SpawnActions => return None,
+            Self::RpcServices | Self::SpawnAttributes | Self::SpawnActions | Self::ThreadAttributes => return None,
             Self::PriorityProtection => {
                 "no other process shares a mutex of protocol PTHREAD_PRIO_PROTECT with the program, which makes none"
             }
@@ -71,6 +76,8 @@ pub struct Guards {
     openers: FxHashMap<FunctionKey, GuardId>,
     /// Single calls, from caller to callee.
     closed_calls: FxHashMap<(FunctionKey, FunctionKey), GuardId>,
+    /// System calls of single functions.
+    closed_sites: FxHashMap<(FunctionKey, SyscallNr), GuardId>,
     /// Functions that open a guard when another module reaches them.
     outside_openers: FxHashMap<FunctionKey, GuardId>,
 }
@@ -105,6 +112,7 @@ impl Guards {
             }
             guards.add_priority_protection(program, id, module);
             guards.add_spawn(program, id, module);
+            guards.add_thread_attributes(program, id, module);
             let [unregister, register] =
                 [&b"svc_unregister"[..], b"svc_register"].map(|name| exported_by(program, id, module, name));
             if !register.is_empty() {
@@ -127,6 +135,28 @@ impl Guards {
         let is_inside = caller.is_some_and(|caller| caller.0 == key.0);
         let outside = self.outside_openers.get(&key).filter(|_| !is_inside);
         self.openers.get(&key).copied().into_iter().chain(outside.copied())
+    }
+
+    /// The guard before the sites of one system call in a function.
+    #[must_use]
+    pub fn before_site(&self, key: FunctionKey, call: SyscallNr) -> Option<GuardId> {
+        self.closed_sites.get(&(key, call)).copied()
+    }
+
+    fn add_thread_attributes(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {
+        let guard = GuardId::ThreadAttributes;
+        for create in exported_by(program, id, module, b"pthread_create") {
+            let helpers = called_by(module, create).into_iter().filter(|f| !is_exported(module, *f));
+            for function in helpers.chain([create]) {
+                let calls = ["sched_getparam", "sched_getscheduler", "sched_setscheduler", "sched_setaffinity"];
+                let calls = calls.into_iter().filter_map(SyscallNr::from_name);
+                self.closed_sites.extend(calls.map(|call| (((id, function), call), guard)));
+            }
+        }
+        let openers =
+            [&b"pthread_attr_setinheritsched"[..], b"pthread_attr_setaffinity_np", b"pthread_setattr_default_np"];
+        let openers = openers.into_iter().flat_map(|name| exported_by(program, id, module, name));
+        self.outside_openers.extend(openers.map(|f| ((id, f), guard)));
     }
 
     fn add_spawn(&mut self, program: &Program<'_>, id: ModuleId, module: &Module<'_>) {

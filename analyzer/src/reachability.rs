@@ -80,6 +80,8 @@ pub struct Reachable<'data> {
     pub(crate) strings: FxHashMap<&'data [u8], Vec<ModuleId>>,
     /// Guards that kept something out.
     pub(crate) closed: BTreeSet<GuardId>,
+    /// Guards that something reached has opened.
+    pub(crate) open: FxHashSet<GuardId>,
 }
 
 impl<'data> Reachable<'data> {
@@ -112,6 +114,12 @@ impl<'data> Reachable<'data> {
     /// The guards that kept code out: what they rest on is an assumption.
     pub fn closed_guards(&self) -> impl Iterator<Item = GuardId> + '_ {
         self.closed.iter().copied()
+    }
+
+    /// Whether something that is reached has opened a guard.
+    #[must_use]
+    pub fn is_open(&self, guard: GuardId) -> bool {
+        self.open.contains(&guard)
     }
 
     /// The first edge to a node; `None` if it is not reached.

@@ -66,6 +66,7 @@ pub fn solve<'data>(
             Node::Object(module, start) => solver.expand_object(module, start),
         }
     }
+    solver.reached.open = solver.open;
     solver.reached.closed = solver.held.iter().map(|(guard, ..)| *guard).collect();
     solver.reached
 }
