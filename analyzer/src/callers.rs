@@ -16,6 +16,7 @@ use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee, call_sites};
 use crate::code::Code;
 use crate::data::PointerTarget;
+use crate::functions::StartEvidence;
 use crate::indirect_callers;
 use crate::instruction::ReferenceKind;
 use crate::origins::{Origins, Seen, nested};
@@ -103,21 +104,25 @@ impl<'a, 'data> Callers<'a, 'data> {
         self.edges.iter().skip(first).take_while(move |(to, _)| *to == callee).map(|(_, from)| *from)
     }
 
-    /// The calls in `caller` that enter `callee` at its start; none if one enters it elsewhere.
+    /// The calls in `caller` that enter `callee` at its start; `None` if it may be entered in another way.
     #[must_use]
-    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Vec<CallSite> {
+    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Option<Vec<CallSite>> {
         let mut found = Vec::new();
         for site in self.sites(&self.named, caller, |c| c != Callee::Computed).iter() {
             for (target, is_start) in targets(self.program, caller.0, site.callee) {
                 if target == callee && !is_start {
-                    return Vec::new();
+                    return None;
                 }
                 if target == callee {
                     found.push(site.clone());
                 }
             }
         }
-        found
+        // Without any, it is entered by a table of jumps, unless the call stands in dead code.
+        let function = self.program.module(caller.0)?.summary.functions().function(caller.1)?;
+        let has_tables = function.references.iter().any(|r| r.kind == ReferenceKind::JumpTable);
+        let may_be_dead = function.evidence == StartEvidence::Reference && !function.has_indirect_jump && !has_tables;
+        (!found.is_empty() || may_be_dead).then_some(found)
     }
 
     /// The calls in `caller` whose target is computed.

@@ -2,7 +2,8 @@
 //!
 //! Input: the function's instructions in address order and the targets of its jump tables. Output: [`Cfg`]. Edges are
 //! those inside the function; a jump that leaves it ends its block. An indirect jump has an edge to every address of the
-//! function that a jump table, a pointer in data or an instruction names; where there is none it is a tail call.
+//! function that a jump table, a pointer in data or an instruction names, and to every block that nothing else leads to;
+//! where there is none it is a tail call.
 //!
 //! Over-approximates: all tables serve all indirect jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
 
@@ -10,6 +11,7 @@ use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
+use crate::instruction::fixed_memory_operand;
 
 /// Index of a block in its [`Cfg`].
 pub type BlockId = usize;
@@ -74,6 +76,23 @@ fn mark_successors(blocks: &[Block], flags: &mut [bool]) {
             *flag = true;
         }
     }
+}
+
+/// Makes every computed jump lead to `lost` too; false if there is none.
+fn lead_to(blocks: &mut [Block], instructions: &[Instruction], lost: &[BlockId]) -> bool {
+    let mut any = false;
+    for block in blocks {
+        let last = block.instructions.end.checked_sub(1).and_then(|index| instructions.get(index));
+        let is_computed =
+            |i: &Instruction| i.flow_control() == FlowControl::IndirectBranch && fixed_memory_operand(i).is_none();
+        if last.is_some_and(is_computed) {
+            any = true;
+            block.successors.extend(lost);
+            block.successors.sort_unstable();
+            block.successors.dedup();
+        }
+    }
+    any
 }
 
 /// Whether an instruction only fills space.
@@ -149,11 +168,16 @@ impl Cfg {
         mark_successors(&blocks, &mut has_predecessor);
         let entry = block_at(entry).unwrap_or(0);
         let is_foreign: FxHashSet<BlockId> = entries.iter().filter_map(|&at| block_at(at)).collect();
-        let orphans = has_predecessor
-            .iter()
-            .enumerate()
-            .filter(|(id, has)| is_foreign.contains(id) || !is_followed && !**has && *id != entry);
-        let orphans = orphans.map(|(id, _)| id).collect();
+        let is_orphan = |id: BlockId| !has_predecessor.get(id).copied().unwrap_or(false) && id != entry;
+        let mut orphans: Vec<BlockId> = (0..blocks.len()).filter(|id| is_foreign.contains(id)).collect();
+        if !is_followed {
+            let lost: Vec<BlockId> =
+                (0..blocks.len()).filter(|id| is_orphan(*id) && !is_foreign.contains(id)).collect();
+            // Where a label is known by its distance only, the function's own computed jumps are the way to it.
+            if !lead_to(&mut blocks, instructions, &lost) {
+                orphans.extend(lost);
+            }
+        }
         Self { blocks, entry, orphans, is_followed }
     }
 

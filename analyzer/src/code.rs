@@ -105,7 +105,8 @@ impl<'a, 'data> Code<'a, 'data> {
         let named = |kind| matches!(kind, ReferenceKind::JumpTable | ReferenceKind::Address);
         let named = function.references.iter().filter(|r| named(r.kind)).map(|r| r.target);
         let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
-        let mut entries: Vec<Vaddr> = Vec::new();
+        let pads = function.references.iter().filter(|r| r.kind == ReferenceKind::LandingPad);
+        let mut entries: Vec<Vaddr> = pads.map(|r| r.target).collect();
         for &(start, end) in &function.extents {
             targets.extend(between(self.interior, start, end));
             entries.extend(between(self.foreign_entries(), start, end));

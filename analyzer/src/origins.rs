@@ -121,8 +121,9 @@ impl Search<'_, '_, '_> {
         let mut calls = Vec::new();
         for caller in self.callers.callers(function) {
             let found = self.callers.calls(caller, function);
-            complete &= !found.is_empty();
-            calls.extend(found.into_iter().map(|site| (caller, site)));
+            complete &= found.is_some();
+            any |= found.is_some();
+            calls.extend(found.into_iter().flatten().map(|site| (caller, site)));
         }
         if self.callers.reached.is_address_taken(function) {
             match self.callers.by_address(function, self.depth, self.depth < MAX_DEPTH) {
