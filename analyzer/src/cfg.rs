@@ -46,6 +46,8 @@ pub struct Labels<'l> {
     pub entries: &'l [Vaddr],
     /// Whether all of its code was found by following paths from its entry, so that what no edge leads to is dead.
     pub is_followed: bool,
+    /// Whether its bounds are known, so that no code of it can have been overlooked.
+    pub is_whole: bool,
 }
 
 /// Whether control does not simply go on behind the instruction. System calls and software interrupts come back.
@@ -104,7 +106,7 @@ impl Cfg {
     /// Cuts `instructions` into blocks; `comes_back` says whether a call may return.
     #[must_use]
     pub fn new(instructions: &[Instruction], labels: &Labels<'_>, comes_back: impl Fn(&Instruction) -> bool) -> Self {
-        let &Labels { entry, targets, entries, is_followed } = labels;
+        let &Labels { entry, targets, entries, is_followed, is_whole } = labels;
         let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
         let index_of: FxHashMap<u64, usize> =
             instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
@@ -174,7 +176,7 @@ impl Cfg {
             let lost: Vec<BlockId> =
                 (0..blocks.len()).filter(|id| is_orphan(*id) && !is_foreign.contains(id)).collect();
             // Where a label is known by its distance only, the function's own computed jumps are the way to it.
-            if !lead_to(&mut blocks, instructions, &lost) {
+            if !is_whole || !lead_to(&mut blocks, instructions, &lost) {
                 orphans.extend(lost);
             }
         }

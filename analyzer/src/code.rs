@@ -116,7 +116,8 @@ impl<'a, 'data> Code<'a, 'data> {
             entries.append(&mut targets);
         }
         let is_followed = function.evidence == StartEvidence::Reference && !function.has_indirect_jump;
-        let labels = Labels { entry: function.start, targets: &targets, entries: &entries, is_followed };
+        let is_whole = function.evidence == StartEvidence::FrameDescription;
+        let labels = Labels { entry: function.start, targets: &targets, entries: &entries, is_followed, is_whole };
         let cfg = Cfg::new(&instructions, &labels, |call| self.comes_back(call, depth));
         (instructions, cfg)
     }

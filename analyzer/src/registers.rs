@@ -173,3 +173,26 @@ impl State {
         is_possible
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_fixes_a_register_or_rules_a_number_out() {
+        let mut state = State::unknown();
+        assert!(state.refine(Register::RAX, 8, 0, true));
+        assert_eq!(state.register(Register::RAX), Value::constant(0));
+        state.set(Register::RBX, Value::from_atoms(vec![Atom::Constant(1), Atom::Constant(2)]));
+        assert!(state.refine(Register::RBX, 4, 1, false));
+        assert_eq!(state.register(Register::RBX), Value::constant(2));
+        assert!(!state.refine(Register::RBX, 8, 7, true));
+    }
+
+    #[test]
+    fn half_a_register_that_is_compared_says_nothing_about_the_rest() {
+        let mut state = State::unknown();
+        assert!(state.refine(Register::RAX, 4, 5, true));
+        assert_eq!(state.register(Register::RAX), Value::Top);
+    }
+}

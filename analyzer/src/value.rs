@@ -217,3 +217,35 @@ fn array_of(space: Space, mut before: impl Iterator<Item = (i64, u32)>, places: 
 const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(at: u64) -> Value {
+        Value::One(Atom::Address(Vaddr(at)))
+    }
+
+    #[test]
+    fn a_pointer_that_walks_upwards_becomes_an_array_and_stays_one() {
+        let array = address(0x100).widen(&address(0x110));
+        assert_eq!(array, Value::One(Atom::Element(Vaddr(0x100), 0x10)));
+        let behind = Value::One(Atom::Element(Vaddr(0x110), 0x10));
+        assert_eq!(array.widen(&behind), array);
+    }
+
+    #[test]
+    fn a_pointer_that_walks_downwards_is_unknown_at_last() {
+        let array = address(0x110).widen(&address(0x100));
+        assert_eq!(array.widen(&Value::One(Atom::Element(Vaddr(0xf0), 0x10))), Value::Top);
+    }
+
+    #[test]
+    fn what_does_not_grow_survives_beside_an_array() {
+        let both = address(0x100).join(&Value::constant(0));
+        let widened = both.widen(&address(0x108));
+        let expected = Value::from_atoms(vec![Atom::Constant(0), Atom::Element(Vaddr(0x100), 8)]);
+        assert_eq!(widened, expected);
+        assert_eq!(Value::constant(1).widen(&Value::constant(2)), Value::Top);
+    }
+}

@@ -200,3 +200,34 @@ fn merged(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_four_bytes_do_not_hide_each_other() {
+        let mut frame = Frame::default();
+        frame.write(-16, 4, Value::constant(1));
+        frame.write(-12, 4, Value::constant(2));
+        assert_eq!(frame.read(-16, 4), Value::constant(1));
+        assert_eq!(frame.read(-16, 8), Value::Top);
+        assert_eq!(frame.read_elements(-16, 4, 4), Value::from_atoms(vec![Atom::Constant(1), Atom::Constant(2)]));
+        assert_eq!(frame.read_elements(-64, 4, 4), Value::Top);
+    }
+
+    #[test]
+    fn an_address_that_was_handed_out_gives_away_all_but_a_separate_array_filled_later() {
+        let mut frame = Frame::default();
+        frame.write(-24, 8, Value::constant(1));
+        frame.escape(-64);
+        frame.write(-32, 8, Value::constant(2));
+        frame.take(-32);
+        frame.forget_escaped();
+        assert_eq!(frame.read(-24, 8), Value::Top);
+        assert_eq!(frame.read(-32, 8), Value::constant(2));
+        frame.escape(-32);
+        frame.forget_escaped();
+        assert_eq!(frame.read(-32, 8), Value::Top);
+    }
+}
