@@ -8,6 +8,7 @@
 //! | `Rule: N text` | shows rule N of section 3 of DESIGN.md; the text says what of it |
 //! | `Matrix: full`, `thin`, `one` | which configurations (see [`harness::config`]) |
 //! | `Not: word... (reason)` | leaves out the configurations that have one of these words |
+//! | `Gap: reason` | known not to hold yet: listed as ignored, with the reason, also where all tests are required |
 //! | `Variant: word... flag...` | one more configuration: `clang`, `musl`, `static`, `stripped`, ..., compiler flags |
 //! | `Flags: flag...` | compiler flags of all configurations, behind `-O2` |
 //! | `With: file...` | further sources of the program |

@@ -383,6 +383,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                 continue;
             };
             let mut falls_through = true;
+            let mut table = SwitchTable::default();
             let undecodable = decode(self.image, path, end, |instruction| {
                 if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
                     falls_through = false;
@@ -390,6 +391,10 @@ impl<'a, 'data> Followed<'a, 'data> {
                 }
                 instructions.insert(instruction.ip(), instruction.next_ip());
                 function.note(instruction, self.image);
+                table.see(instruction);
+                if role(instruction) == Role::IndirectJump {
+                    paths.extend(table.targets(self.image).filter(|at| self.gaps.end_of(*at).is_some()));
+                }
                 if let Some(target) = crate::cfg::direct_jump_target(instruction)
                     && self.gaps.end_of(target).is_some()
                     && !self.is_start(target)
@@ -413,6 +418,55 @@ impl<'a, 'data> Followed<'a, 'data> {
     fn is_start(&self, at: Vaddr) -> bool {
         self.done.contains_key(&at) || self.work.contains(&at)
     }
+}
+
+/// The jump table of a `switch` that is being decoded: `cmp $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp *TARGET`.
+/// Only a table whose length the code itself states is read here, since what follows it is not known yet.
+#[derive(Debug, Default)]
+struct SwitchTable {
+    table: Option<Vaddr>,
+    last_index: Option<u64>,
+}
+
+impl SwitchTable {
+    /// Longer tables are not read.
+    const LONGEST: u64 = 4096;
+
+    fn see(&mut self, instruction: &Instruction) {
+        use iced_x86::{Mnemonic, OpKind};
+        let compares = instruction.mnemonic() == Mnemonic::Cmp && instruction.op1_kind() != OpKind::Register;
+        if compares && instruction.op1_kind() != OpKind::Memory {
+            self.last_index = Some(instruction.immediate(1));
+        } else if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() {
+            self.table = Some(Vaddr(instruction.ip_rel_memory_address()));
+        } else if instruction.flow_control() == FlowControl::IndirectBranch {
+            self.table = fixed_table(instruction).or(self.table);
+        }
+    }
+
+    /// The entries: distances from the table, or in position-dependent files addresses.
+    fn targets(&self, image: &Image<'_>) -> impl Iterator<Item = Vaddr> + use<> {
+        let last = self.last_index.filter(|last| *last < Self::LONGEST);
+        let mut found = Vec::new();
+        if let (Some(table), Some(last)) = (self.table, last) {
+            for index in 0..=last {
+                let entry = |width: u64| table.checked_add(index.checked_mul(width)?);
+                let distance = entry(4).and_then(|at| image.read_i32(at)).map(i64::from);
+                let relative = distance.and_then(|distance| table.0.checked_add_signed(distance)).map(Vaddr);
+                let absolute = entry(8).and_then(|at| image.read_u64(at)).map(Vaddr);
+                let absolute = absolute.filter(|_| !image.is_position_independent());
+                found.extend(relative.into_iter().chain(absolute).filter(|at| image.is_code(*at)));
+            }
+        }
+        found.into_iter()
+    }
+}
+
+/// The table of `jmp *TABLE(,INDEX,8)`.
+fn fixed_table(instruction: &Instruction) -> Option<Vaddr> {
+    let has_index = instruction.memory_index() != iced_x86::Register::None;
+    let has_base = instruction.memory_base() != iced_x86::Register::None;
+    (has_index && !has_base).then(|| Vaddr(instruction.memory_displacement64()))
 }
 
 /// Addresses that functions jump to or call.

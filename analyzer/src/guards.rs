@@ -82,8 +82,11 @@ pub struct Guards {
     outside_openers: FxHashMap<FunctionKey, GuardId>,
 }
 
+/// Names of exported functions.
+type Names = &'static [&'static [u8]];
+
 /// What the child of `posix_spawn` calls for the sake of an attribute or a file action, and what asks for it.
-const SPAWN: [(GuardId, &[&[u8]], &[&[u8]]); 2] = [
+const SPAWN: [(GuardId, Names, Names); 2] = [
     (
         GuardId::SpawnAttributes,
         &[b"sched_setparam", b"sched_setscheduler", b"setpgid", b"setsid"],

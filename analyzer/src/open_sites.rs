@@ -92,13 +92,33 @@ fn look_at(
             (AssumptionKind::OpenLookup, Some(name)) => {
                 found.symbols.insert(name.to_vec());
             }
-            (_, Some(_)) => {}
+            // Its calls are not counted, so that much is assumed of it too.
+            (_, Some(name)) => executed(program, function, at, name, found),
             (_, None) => open(program, function, at, kind, found),
         }
     }
     for (function, at) in origins.unknown {
         open(program, function, at, kind, found);
     }
+}
+
+/// A program whose name is known.
+fn executed(
+    program: &Program<'_>,
+    function: FunctionKey,
+    at: crate::address::Vaddr,
+    name: &[u8],
+    found: &mut OpenSites,
+) {
+    found.assumptions.insert(Assumption {
+        kind: AssumptionKind::OpenExec,
+        text: format!(
+            "{}, which is executed here, needs no other calls than the program itself",
+            String::from_utf8_lossy(name)
+        ),
+        site: Some(location(program, function.0, at)),
+        flag: Some("--exec-target".to_owned()),
+    });
 }
 
 fn open(
@@ -110,7 +130,10 @@ fn open(
 ) {
     let (text, flag) = match kind {
         AssumptionKind::OpenLoad => ("no library is loaded here but those that texts of the program name", "--dlopen"),
-        AssumptionKind::OpenLookup => ("no symbol is looked up here but those that texts of the file name", "--allow"),
+        AssumptionKind::OpenLookup => (
+            "no symbol is looked up here but those that texts of the file name, and none to pass it a system call's number",
+            "--allow",
+        ),
         _ => ("what is executed here needs no other calls than the program itself", "--exec-target"),
     };
     if kind == AssumptionKind::OpenLookup {

@@ -272,7 +272,14 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         if !holders.contains(&id) {
             holders.push(id);
             for found in self.surroundings.look_up(text, id) {
-                self.reach_definition(found, cause);
+                // Who looks it up may call it with any arguments; that is what the policy says of open look-ups.
+                let is_code = self.module(found.module).is_some_and(|m| m.image.is_code(found.address));
+                if is_code {
+                    let arrival = Arrival { phase: Phase::After, cause, address_taken: false };
+                    self.reach_code(found.module, found.address, arrival);
+                } else {
+                    self.reach_definition(found, cause);
+                }
             }
         }
     }

@@ -49,6 +49,8 @@ pub(crate) struct Fixture {
     pub(crate) rules: Vec<(u32, String)>,
     pub(crate) matrix: Matrix,
     pub(crate) not: Vec<String>,
+    /// Why the whole fixture is known not to hold yet.
+    pub(crate) gap: Option<String>,
     pub(crate) variants: Vec<Vec<String>>,
     pub(crate) flags: Vec<String>,
     pub(crate) with: Vec<String>,
@@ -100,6 +102,7 @@ fn load(folder: PathBuf) -> Fixture {
         rules: Vec::new(),
         matrix: Matrix::Thin,
         not: Vec::new(),
+        gap: None,
         variants: Vec::new(),
         flags: Vec::new(),
         with: Vec::new(),
@@ -153,6 +156,7 @@ impl Fixture {
                 assert!(!reason.is_empty(), "{}: `Not` needs a reason in brackets", self.name);
                 self.not.extend(listed.split_whitespace().map(String::from));
             }
+            "Gap" => self.gap = Some(value.to_owned()),
             "Variant" => self.variants.push(words()),
             "Flags" => self.flags.extend(words()),
             "With" => self.with.extend(words()),

@@ -36,7 +36,13 @@ impl State {
             });
             let base = sum.clone();
             sum = sum.combine(&index, add);
-            if let (Value::Top, Some(Atom::Address(start))) = (&sum, base.single()) {
+            let start = match base.single() {
+                Some(Atom::Address(start)) => Some(start),
+                // In a position-dependent file the displacement is the array.
+                Some(Atom::Constant(at)) if at != 0 && instruction.memory_base() == Register::None => Some(Vaddr(at)),
+                _ => None,
+            };
+            if let (Value::Top, Some(start)) = (&sum, start) {
                 // An array that is indexed by something unknown. Elements are as wide as the scale, or the access.
                 let width =
                     instruction.memory_index_scale().max(u32::try_from(instruction.memory_size().size()).unwrap_or(1));
