@@ -5,7 +5,7 @@
 //! what the callee leaves in registers would be taken to flow into it.
 //!
 //! Over-approximates: a function counts as returning unless no path from its entry to a return was found.
-//! May miss: a replacement of one of [`NEVER_RETURN`] that does return.
+//! May miss: a replacement of one of `NEVER_RETURN` that does return.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};

@@ -4,7 +4,7 @@
 //! can tell. Two ways are followed. The address stands in data of its own file: then the calls are sought among the
 //! reached indirect calls of that file, and one is left out where what it reads is known to be something else, or where
 //! it reads so many bytes behind an object that none of the tables has the function there. Or code of any file loads the
-//! address and does nothing but call it ([`uses`]).
+//! address and does nothing but call it (`uses`).
 //!
 //! Over-approximates: any address that code or data takes may be the start of a table. May miss: calls from other files
 //! that are handed the table.
