@@ -213,10 +213,9 @@ fn targets(program: &Program<'_>, module: ModuleId, callee: Callee) -> Vec<(Func
     match callee {
         Callee::Direct(at) => function(module, at).into_iter().collect(),
         Callee::Through(slot) => {
-            let behind = slot.checked_add(1).unwrap_or(slot);
             let mut found = Vec::new();
-            for pointer in entry.summary.data().pointers_in(&(slot..behind)) {
-                match pointer.target {
+            if let Some(target) = entry.summary.data().pointer_at(slot) {
+                match target {
                     PointerTarget::Local(at) => found.extend(function(module, at)),
                     PointerTarget::Symbol(index, _) => {
                         found.extend(

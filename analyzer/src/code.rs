@@ -250,15 +250,13 @@ impl<'a, 'data> Code<'a, 'data> {
 
     /// Whether the pointer at `slot` is one to a function that is known not to return.
     fn never_returns(&self, slot: Vaddr) -> bool {
-        let behind = slot.checked_add(1).unwrap_or(slot);
-        let mut pointers = self.data.pointers_in(&(slot..behind)).iter();
-        pointers.any(|pointer| match pointer.target {
-            PointerTarget::Symbol(index, 0) => {
+        match self.data.pointer_at(slot) {
+            Some(PointerTarget::Symbol(index, 0)) => {
                 let symbol = usize::try_from(index).ok().and_then(|index| self.image.symbols().get(index));
                 symbol.is_some_and(|symbol| NEVER_RETURN.contains(&symbol.name))
             }
             _ => false,
-        })
+        }
     }
 }
 

@@ -150,6 +150,13 @@ impl Data {
         self.copies.iter().filter(overlaps).map(|(_, index)| *index)
     }
 
+    /// What the pointer that stands at `slot` points to; no slot has two.
+    #[must_use]
+    pub fn pointer_at(&self, slot: Vaddr) -> Option<PointerTarget> {
+        let index = self.pointers.binary_search_by_key(&slot, |p| p.slot).ok()?;
+        self.pointers.get(index).map(|pointer| pointer.target)
+    }
+
     /// The pointers in a range of addresses.
     #[must_use]
     pub fn pointers_in(&self, range: &Range<Vaddr>) -> &[Pointer] {

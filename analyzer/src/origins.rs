@@ -183,10 +183,8 @@ impl Search<'_, '_, '_> {
     /// Adds what the file or the loader puts into the variable at `slot`; false if that is not known.
     fn follow_initial(&mut self, place: FunctionKey, slot: Vaddr, see: See<'_>) -> bool {
         let Some(module) = self.callers.program.module(place.0) else { return false };
-        let behind = slot.checked_add(1).unwrap_or(slot);
-        let pointer = module.summary.data().pointers_in(&(slot..behind)).first().map(|pointer| pointer.target);
         let mut targets = Vec::new();
-        match pointer {
+        match module.summary.data().pointer_at(slot) {
             Some(PointerTarget::Local(at)) => targets.push((place, Value::One(Atom::Address(at)))),
             Some(PointerTarget::Symbol(index, addend)) => {
                 for found in self.callers.program.bind(place.0, index) {

@@ -204,8 +204,8 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let Some(module) = self.module(id) else { return };
         let range = slot..slot.checked_add(1).unwrap_or(slot);
         let arrival = Arrival { phase, cause, address_taken: false };
-        for pointer in module.summary.data().pointers_in(&range) {
-            match pointer.target {
+        if let Some(target) = module.summary.data().pointer_at(slot) {
+            match target {
                 PointerTarget::Local(at) | PointerTarget::Resolver(at) => self.reach_code(id, at, arrival),
                 PointerTarget::Symbol(index, _) => {
                     for found in self.program.bind(id, index) {
