@@ -189,6 +189,28 @@ impl Cfg {
         &self.blocks
     }
 
+    /// For each block, whether it is one of `chosen` or some path leads from it to one of them.
+    #[must_use]
+    pub fn leading_to(&self, chosen: &[BlockId]) -> Vec<bool> {
+        let mut predecessors = vec![Vec::new(); self.blocks.len()];
+        for (id, block) in self.blocks.iter().enumerate() {
+            for &successor in &block.successors {
+                if let Some(list) = predecessors.get_mut(successor) {
+                    list.push(id);
+                }
+            }
+        }
+        let mut leads = vec![false; self.blocks.len()];
+        let mut work = chosen.to_vec();
+        while let Some(id) = work.pop() {
+            if let Some(flag) = leads.get_mut(id).filter(|flag| !**flag) {
+                *flag = true;
+                work.extend(predecessors.get(id).into_iter().flatten());
+            }
+        }
+        leads
+    }
+
     /// The block where the function is entered.
     #[must_use]
     pub const fn entry(&self) -> BlockId {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
 
 use crate::address::Vaddr;
-use crate::cfg::{BlockId, Cfg, direct_jump_target};
+use crate::cfg::{Block, BlockId, Cfg, direct_jump_target};
 use crate::memory::Memory;
 use crate::registers::State;
 
@@ -30,14 +30,20 @@ pub fn observe(
     mut observe: impl FnMut(&Instruction, Vaddr, &State),
 ) {
     let mut factory = InstructionInfoFactory::new();
-    let entry_states = solve(memory, instructions, cfg, &mut factory);
-    for (block, entry) in cfg.blocks().iter().zip(&entry_states) {
-        let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
-        if !body.iter().any(&wanted) || entry.is_none() && cfg.is_followed() {
+    let is_wanted = |block: &Block| body(instructions, block).iter().any(&wanted);
+    let chosen: Vec<BlockId> =
+        cfg.blocks().iter().enumerate().filter(|(_, block)| is_wanted(block)).map(|(id, _)| id).collect();
+    if chosen.is_empty() {
+        return;
+    }
+    let entry_states = solve(memory, instructions, cfg, &cfg.leading_to(&chosen), &mut factory);
+    for id in chosen {
+        let (Some(block), Some(entry)) = (cfg.blocks().get(id), entry_states.get(id)) else { continue };
+        if entry.is_none() && cfg.is_followed() {
             continue;
         }
         let mut state = entry.clone().unwrap_or_else(State::unknown);
-        for instruction in body {
+        for instruction in body(instructions, block) {
             if wanted(instruction) {
                 observe(instruction, Vaddr(instruction.ip()), &state);
             }
@@ -46,11 +52,17 @@ pub fn observe(
     }
 }
 
-/// The state at the start of each block; `None` where no path leads.
+/// The instructions of a block.
+fn body<'i>(instructions: &'i [Instruction], block: &Block) -> &'i [Instruction] {
+    instructions.get(block.instructions.clone()).unwrap_or(&[])
+}
+
+/// The state at the start of each block that `is_needed` names; `None` where no path leads.
 fn solve(
     memory: &Memory<'_, '_>,
     instructions: &[Instruction],
     cfg: &Cfg,
+    is_needed: &[bool],
     factory: &mut InstructionInfoFactory,
 ) -> Vec<Option<State>> {
     let mut states: Vec<Option<State>> = vec![None; cfg.blocks().len()];
@@ -65,15 +77,19 @@ fn solve(
     let mut visits = vec![0_u32; cfg.blocks().len()];
     while let Some(id) = work.pop_first() {
         let (Some(block), Some(Some(entry))) = (cfg.blocks().get(id), states.get(id)) else { continue };
+        let needed = |id: &BlockId| is_needed.get(*id).copied().unwrap_or(false);
+        if !block.successors.iter().any(needed) {
+            continue;
+        }
+        let body = body(instructions, block);
         let mut state = entry.clone();
-        for instruction in instructions.get(block.instructions.clone()).unwrap_or(&[]) {
+        for instruction in body {
             state.step(instruction, memory, factory);
         }
         let Some(count) = visits.get_mut(id) else { continue };
         *count = count.saturating_add(1);
-        let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
         let branch = Branch::at_end_of(body);
-        for &successor in &block.successors {
+        for &successor in block.successors.iter().filter(|id| needed(id)) {
             let first = cfg.blocks().get(successor).and_then(|block| instructions.get(block.instructions.start));
             let edge = branch.as_ref().and_then(|branch| Some((branch, branch.outcome(first?.ip())?)));
             let taken = edge.map(|(branch, equal)| {

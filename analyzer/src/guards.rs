@@ -197,9 +197,10 @@ impl Guards {
         if openers.is_empty() || pairs.iter().flatten().any(FxHashSet::is_empty) {
             return;
         }
-        for function in functions(module).filter(|f| !is_exported(module, *f)) {
+        for function in functions(module) {
             let called = called_by(module, function);
-            if pairs.iter().any(|pair| pair.iter().all(|names| !names.is_disjoint(&called))) {
+            let is_pair = pairs.iter().any(|pair| pair.iter().all(|names| !names.is_disjoint(&called)));
+            if is_pair && !is_exported(module, function) {
                 self.closed.insert((id, function), GuardId::PriorityProtection);
             }
         }

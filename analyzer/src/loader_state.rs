@@ -13,10 +13,12 @@
 //! May miss: addresses that the start-up stores through pointers.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
+use rayon::prelude::*;
 
 use crate::address::Vaddr;
+use crate::code::Code;
 use crate::dataflow;
-use crate::elf::{RelocationTarget, SymbolRelocationKind};
+use crate::elf::{Image, RelocationTarget, SymbolRelocationKind};
 use crate::functions::Function;
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, Program};
@@ -26,25 +28,39 @@ use crate::value::Atom;
 /// (`elf/dl-call-libc-early-init.c`).
 pub const CALLED_BEFORE_START: [&[u8]; 1] = [b"__libc_early_init"];
 
-/// Code of the interpreter that may run although nothing refers to it any more.
-#[must_use]
-pub fn left_behind(interpreter: &Module<'_>, binds_lazily: bool) -> Vec<(Vaddr, &'static str)> {
-    let functions = interpreter.summary.functions();
-    let mut found = Vec::new();
-    let entry = interpreter.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
-    for at in entry.into_iter().flat_map(code_addresses) {
-        found.push((at, "handed over by the loader"));
+/// Code of an interpreter that may run although nothing refers to it any more.
+#[derive(Debug)]
+pub struct LoaderState {
+    kept: Vec<(Vaddr, &'static str)>,
+    binders: Vec<Vaddr>,
+}
+
+impl LoaderState {
+    /// Looks through the code of an interpreter.
+    #[must_use]
+    pub fn new(code: &Code<'_, '_>) -> Self {
+        let functions = code.functions;
+        let entry = code.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
+        let handed_over = entry.into_iter().flat_map(code_addresses).map(|at| (at, "handed over by the loader"));
+        let stored: Vec<(Vaddr, &'static str)> =
+            functions.all().par_iter().flat_map_iter(|function| stored_addresses(code, function)).collect();
+        let mut kept: Vec<(Vaddr, &'static str)> = handed_over.chain(stored).collect();
+        kept.retain(|(at, _)| code.image.is_code(*at));
+        let binders = functions.all().iter().filter(|function| saves_vector_registers(code.image, function));
+        Self { kept, binders: binders.map(|function| function.start).collect() }
     }
-    for function in functions.all() {
-        for at in stored_addresses(interpreter, function) {
-            found.push((at, "stored by the loader"));
-        }
-        if binds_lazily && saves_vector_registers(interpreter, function) {
-            found.push((function.start, "binds functions at their first call"));
-        }
+
+    /// Addresses that it handed over or stored, and how.
+    #[must_use]
+    pub fn kept(&self) -> &[(Vaddr, &'static str)] {
+        &self.kept
     }
-    found.retain(|(at, _)| interpreter.image.is_code(*at));
-    found
+
+    /// Functions that bind others at their first call.
+    #[must_use]
+    pub fn binders(&self) -> &[Vaddr] {
+        &self.binders
+    }
 }
 
 /// Names of functions that the interpreter may have looked up.
@@ -74,13 +90,11 @@ fn code_addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
     function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
 }
 
-/// Addresses of code that the function stores at fixed places.
-fn stored_addresses(interpreter: &Module<'_>, function: &Function) -> Vec<Vaddr> {
-    let image = &interpreter.image;
-    if !code_addresses(function).any(|at| image.is_code(at)) {
+/// Addresses that the function stores at fixed places.
+fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> Vec<(Vaddr, &'static str)> {
+    if !code_addresses(function).any(|at| code.image.is_code(at)) {
         return Vec::new();
     }
-    let code = interpreter.code();
     let (instructions, cfg) = code.control_flow(function);
     let is_store = |i: &Instruction| {
         i.mnemonic() == Mnemonic::Mov
@@ -92,15 +106,15 @@ fn stored_addresses(interpreter: &Module<'_>, function: &Function) -> Vec<Vaddr>
     dataflow::observe(&code.memory(), &instructions, &cfg, is_store, |instruction, _, state| {
         for &atom in state.register(instruction.op1_register()).atoms().unwrap_or(&[]) {
             if let Atom::Address(at) = atom {
-                found.push(at);
+                found.push((at, "stored by the loader"));
             }
         }
     });
     found
 }
 
-fn saves_vector_registers(interpreter: &Module<'_>, function: &Function) -> bool {
+fn saves_vector_registers(image: &Image<'_>, function: &Function) -> bool {
     use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64, Xsavec, Xsavec64};
     let saves = |i: &Instruction| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64);
-    function.instructions(&interpreter.image).iter().any(saves)
+    function.instructions(image).iter().any(saves)
 }

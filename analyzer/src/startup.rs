@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
 use crate::elf::{Dynamic, RelocationTarget};
-use crate::loader_state::{CALLED_BEFORE_START, binds_lazily, left_behind, looked_up};
+use crate::loader_state::{CALLED_BEFORE_START, binds_lazily, looked_up};
 use crate::program::{Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Phase, Root};
 
@@ -35,7 +35,10 @@ pub fn roots(program: &Program<'_>) -> Vec<Root> {
 
 /// What glibc's loader leaves behind in itself and in the C library.
 fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, roots: &mut Vec<Root>) {
-    for (at, reason) in left_behind(module, binds_lazily(program)) {
+    let state = module.summary.loader_state(&module.image);
+    let binders = state.binders().iter().filter(|_| binds_lazily(program));
+    let binders = binders.map(|&at| (at, "binds functions at their first call"));
+    for (at, reason) in state.kept().iter().copied().chain(binders) {
         roots.push(Root { at: (id, at), phase: Phase::After, reason, escapes: true });
     }
     let mut looked_up_by_name = |name: &[u8], phase, reason| {

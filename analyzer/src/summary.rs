@@ -4,6 +4,8 @@
 //! system-call sites with the values of the number and of all six arguments. Nothing here depends on another file, so a
 //! summary can be made once for a library and used for every program that loads it.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -14,6 +16,7 @@ use crate::dataflow;
 use crate::elf::Image;
 use crate::functions::{FunctionId, Functions};
 use crate::instruction::{ReferenceKind, Role, role};
+use crate::loader_state::LoaderState;
 use crate::registers::{SYSCALL_ARGUMENTS, State};
 use crate::value::Value;
 
@@ -35,6 +38,7 @@ pub struct ModuleSummary {
     data: Data,
     sites: FxHashMap<FunctionId, Vec<SyscallSite>>,
     interior: Vec<Vaddr>,
+    loader_state: OnceLock<LoaderState>,
 }
 
 impl ModuleSummary {
@@ -65,7 +69,7 @@ impl ModuleSummary {
             (id, found)
         });
         let sites = sites.collect();
-        Self { functions, data, sites, interior }
+        Self { functions, data, sites, interior, loader_state: OnceLock::new() }
     }
 
     /// The functions of the file.
@@ -84,6 +88,11 @@ impl ModuleSummary {
     #[must_use]
     pub fn sites(&self, id: FunctionId) -> &[SyscallSite] {
         self.sites.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the file leaves behind in a process if it is its interpreter; `image` is what the summary was made of.
+    pub fn loader_state(&self, image: &Image<'_>) -> &LoaderState {
+        self.loader_state.get_or_init(|| LoaderState::new(&self.code(image)))
     }
 
     /// The code of the file, for data flow; `image` is what the summary was made of.
