@@ -7,17 +7,19 @@
 //!
 //! Over-approximates: a body counts as a whole. May miss: code outside frame descriptions that nothing refers to.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+mod followed;
+mod gaps;
+mod switch_table;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::elf::{FrameDescription, Image};
 use crate::instruction::{Reference, ReferenceKind, Role, references, role};
 use crate::jump_table::JumpTables;
+use followed::Followed;
+use gaps::Gaps;
 
 /// Index of a function in its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -296,200 +298,4 @@ fn is_linkage_table(image: &Image<'_>, frame: &FrameDescription) -> bool {
         }
     });
     verdict
-}
-
-/// Executable bytes that no frame description covers.
-#[derive(Debug)]
-struct Gaps {
-    ranges: Vec<(Vaddr, Vaddr)>,
-}
-
-impl Gaps {
-    fn new(image: &Image<'_>, described: &[Function]) -> Self {
-        let mut covered: Vec<(Vaddr, Vaddr)> = described.iter().flat_map(|f| f.extents.iter().copied()).collect();
-        covered.sort_unstable();
-        let mut ranges = Vec::new();
-        for Range { start, end } in image.executable_ranges() {
-            let mut at = start;
-            for &(from, to) in &covered {
-                if to <= at || from >= end {
-                    continue;
-                }
-                if from > at {
-                    ranges.push((at, from));
-                }
-                at = at.max(to);
-            }
-            if at < end {
-                ranges.push((at, end));
-            }
-        }
-        ranges.sort_unstable();
-        Self { ranges }
-    }
-
-    /// The end of the gap that holds `at`.
-    fn end_of(&self, at: Vaddr) -> Option<Vaddr> {
-        let behind = self.ranges.partition_point(|&(start, _)| start <= at);
-        let &(_, end) = behind.checked_sub(1).and_then(|index| self.ranges.get(index))?;
-        (at < end).then_some(end)
-    }
-}
-
-/// Follows code through the gaps, from one start to the next that it refers to.
-struct Followed<'a, 'data> {
-    image: &'a Image<'data>,
-    gaps: &'a Gaps,
-    work: BTreeSet<Vaddr>,
-    done: BTreeMap<Vaddr, Function>,
-}
-
-impl<'a, 'data> Followed<'a, 'data> {
-    fn new(image: &'a Image<'data>, gaps: &'a Gaps, described: &[Function], pointers: &[Vaddr]) -> Self {
-        let dynamic = image.dynamic();
-        let symbols = image.function_hints().iter().map(|hint| hint.address);
-        let named = image.entry().into_iter().chain(dynamic.and_then(|d| d.init)).chain(dynamic.and_then(|d| d.fini));
-        let certain = named.chain(referenced_code(described.iter()));
-        let likely = symbols.chain(described.iter().flat_map(addresses)).chain(pointers.iter().copied());
-        let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
-        let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
-        Self { image, gaps, work, done: BTreeMap::new() }
-    }
-
-    fn run(mut self) -> Vec<Function> {
-        while let Some(start) = self.work.pop_first() {
-            if self.done.contains_key(&start) {
-                continue;
-            }
-            let function = self.follow(start);
-            let likely = addresses(&function).filter(|&at| self.image.is_in_code_section(at));
-            let new = referenced_code(std::iter::once(&function)).chain(likely);
-            self.work.extend(new.filter(|at| self.gaps.end_of(*at).is_some() && !self.done.contains_key(at)));
-            self.done.insert(start, function);
-        }
-        self.done.into_values().collect()
-    }
-
-    /// Decodes every path from `start` that stays in the gaps.
-    fn follow(&self, start: Vaddr) -> Function {
-        let mut function = Function::new(start, StartEvidence::Reference);
-        let mut seen: FxHashSet<u64> = FxHashSet::default();
-        let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut paths = vec![start];
-        while let Some(path) = paths.pop() {
-            let Some(end) = self.gaps.end_of(path) else {
-                // The path runs on into a described function.
-                function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
-                continue;
-            };
-            let mut falls_through = true;
-            let mut table = SwitchTable::default();
-            let undecodable = decode(self.image, path, end, |instruction| {
-                if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
-                    falls_through = false;
-                    return false;
-                }
-                instructions.insert(instruction.ip(), instruction.next_ip());
-                function.note(instruction, self.image);
-                table.see(instruction);
-                if role(instruction) == Role::IndirectJump {
-                    paths.extend(table.targets(self.image).filter(|at| self.gaps.end_of(*at).is_some()));
-                }
-                if let Some(target) = crate::cfg::direct_jump_target(instruction)
-                    && self.gaps.end_of(target).is_some()
-                    && !self.is_start(target)
-                {
-                    paths.push(target);
-                }
-                falls_through = !stops(instruction);
-                falls_through
-            });
-            function.undecodable = function.undecodable.or(undecodable);
-            if falls_through {
-                paths.push(end);
-            }
-        }
-        function.extents = merge(&instructions);
-        function.finish();
-        function
-    }
-
-    /// Whether another function is known to start there.
-    fn is_start(&self, at: Vaddr) -> bool {
-        self.done.contains_key(&at) || self.work.contains(&at)
-    }
-}
-
-/// The jump table of a `switch` that is being decoded: `cmp $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp *TARGET`.
-/// Only a table whose length the code itself states is read here, since what follows it is not known yet.
-#[derive(Debug, Default)]
-struct SwitchTable {
-    table: Option<Vaddr>,
-    last_index: Option<u64>,
-}
-
-impl SwitchTable {
-    /// Longer tables are not read.
-    const LONGEST: u64 = 4096;
-
-    fn see(&mut self, instruction: &Instruction) {
-        use iced_x86::{Mnemonic, OpKind};
-        let compares = instruction.mnemonic() == Mnemonic::Cmp && instruction.op1_kind() != OpKind::Register;
-        if compares && instruction.op1_kind() != OpKind::Memory {
-            self.last_index = Some(instruction.immediate(1));
-        } else if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() {
-            self.table = Some(Vaddr(instruction.ip_rel_memory_address()));
-        } else if instruction.flow_control() == FlowControl::IndirectBranch {
-            self.table = fixed_table(instruction).or(self.table);
-        }
-    }
-
-    /// The entries: distances from the table, or in position-dependent files addresses.
-    fn targets(&self, image: &Image<'_>) -> impl Iterator<Item = Vaddr> + use<> {
-        let last = self.last_index.filter(|last| *last < Self::LONGEST);
-        let mut found = Vec::new();
-        if let (Some(table), Some(last)) = (self.table, last) {
-            for index in 0..=last {
-                let entry = |width: u64| table.checked_add(index.checked_mul(width)?);
-                let distance = entry(4).and_then(|at| image.read_i32(at)).map(i64::from);
-                let relative = distance.and_then(|distance| table.0.checked_add_signed(distance)).map(Vaddr);
-                let absolute = entry(8).and_then(|at| image.read_u64(at)).map(Vaddr);
-                let absolute = absolute.filter(|_| !image.is_position_independent());
-                found.extend(relative.into_iter().chain(absolute).filter(|at| image.is_code(*at)));
-            }
-        }
-        found.into_iter()
-    }
-}
-
-/// The table of `jmp *TABLE(,INDEX,8)`.
-fn fixed_table(instruction: &Instruction) -> Option<Vaddr> {
-    let has_index = instruction.memory_index() != iced_x86::Register::None;
-    let has_base = instruction.memory_base() != iced_x86::Register::None;
-    (has_index && !has_base).then(|| Vaddr(instruction.memory_displacement64()))
-}
-
-/// Addresses that functions jump to or call.
-fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl Iterator<Item = Vaddr> {
-    let goes = |kind| {
-        matches!(kind, ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad)
-    };
-    functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
-}
-
-/// Addresses that a function takes.
-fn addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
-    function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
-}
-
-/// Joins instructions that touch into ranges.
-fn merge(instructions: &BTreeMap<u64, u64>) -> Vec<(Vaddr, Vaddr)> {
-    let mut ranges: Vec<(Vaddr, Vaddr)> = Vec::new();
-    for (&start, &end) in instructions {
-        match ranges.last_mut() {
-            Some((_, last)) if last.0 >= start => last.0 = last.0.max(end),
-            _ => ranges.push((Vaddr(start), Vaddr(end))),
-        }
-    }
-    ranges
 }

@@ -1,0 +1,127 @@
+//! Functions whose bounds are nowhere written down: code is followed from what refers to it.
+//!
+//! Input: an [`Image`], its [`Gaps`], the functions that are known, pointers in data. Output: one [`Function`] for each
+//! start that something refers to.
+//!
+//! Over-approximates: whatever data or code names in a gap is taken for a start. May miss: code that nothing names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::Code;
+use rustc_hash::FxHashSet;
+
+use super::gaps::Gaps;
+use super::switch_table::SwitchTable;
+use super::{Function, StartEvidence, decode, stops};
+use crate::address::Vaddr;
+use crate::elf::Image;
+use crate::instruction::{Reference, ReferenceKind, Role, role};
+
+/// Follows code through the gaps, from one start to the next that it refers to.
+pub(super) struct Followed<'a, 'data> {
+    image: &'a Image<'data>,
+    gaps: &'a Gaps,
+    work: BTreeSet<Vaddr>,
+    done: BTreeMap<Vaddr, Function>,
+}
+
+impl<'a, 'data> Followed<'a, 'data> {
+    pub(super) fn new(image: &'a Image<'data>, gaps: &'a Gaps, described: &[Function], pointers: &[Vaddr]) -> Self {
+        let dynamic = image.dynamic();
+        let symbols = image.function_hints().iter().map(|hint| hint.address);
+        let named = image.entry().into_iter().chain(dynamic.and_then(|d| d.init)).chain(dynamic.and_then(|d| d.fini));
+        let certain = named.chain(referenced_code(described.iter()));
+        let likely = symbols.chain(described.iter().flat_map(addresses)).chain(pointers.iter().copied());
+        let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
+        let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
+        Self { image, gaps, work, done: BTreeMap::new() }
+    }
+
+    pub(super) fn run(mut self) -> Vec<Function> {
+        while let Some(start) = self.work.pop_first() {
+            if self.done.contains_key(&start) {
+                continue;
+            }
+            let function = self.follow(start);
+            let likely = addresses(&function).filter(|&at| self.image.is_in_code_section(at));
+            let new = referenced_code(std::iter::once(&function)).chain(likely);
+            self.work.extend(new.filter(|at| self.gaps.end_of(*at).is_some() && !self.done.contains_key(at)));
+            self.done.insert(start, function);
+        }
+        self.done.into_values().collect()
+    }
+
+    /// Decodes every path from `start` that stays in the gaps.
+    fn follow(&self, start: Vaddr) -> Function {
+        let mut function = Function::new(start, StartEvidence::Reference);
+        let mut seen: FxHashSet<u64> = FxHashSet::default();
+        let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut paths = vec![start];
+        while let Some(path) = paths.pop() {
+            let Some(end) = self.gaps.end_of(path) else {
+                // The path runs on into a described function.
+                function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
+                continue;
+            };
+            let mut falls_through = true;
+            let mut table = SwitchTable::default();
+            let undecodable = decode(self.image, path, end, |instruction| {
+                if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
+                    falls_through = false;
+                    return false;
+                }
+                instructions.insert(instruction.ip(), instruction.next_ip());
+                function.note(instruction, self.image);
+                table.see(instruction);
+                if role(instruction) == Role::IndirectJump {
+                    paths.extend(table.targets(self.image).filter(|at| self.gaps.end_of(*at).is_some()));
+                }
+                if let Some(target) = crate::cfg::direct_jump_target(instruction)
+                    && self.gaps.end_of(target).is_some()
+                    && !self.is_start(target)
+                {
+                    paths.push(target);
+                }
+                falls_through = !stops(instruction);
+                falls_through
+            });
+            function.undecodable = function.undecodable.or(undecodable);
+            if falls_through {
+                paths.push(end);
+            }
+        }
+        function.extents = merge(&instructions);
+        function.finish();
+        function
+    }
+
+    /// Whether another function is known to start there.
+    fn is_start(&self, at: Vaddr) -> bool {
+        self.done.contains_key(&at) || self.work.contains(&at)
+    }
+}
+
+/// Addresses that functions jump to or call.
+fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl Iterator<Item = Vaddr> {
+    let goes = |kind| {
+        matches!(kind, ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad)
+    };
+    functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
+}
+
+/// Addresses that a function takes.
+fn addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
+    function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
+}
+
+/// Joins instructions that touch into ranges.
+fn merge(instructions: &BTreeMap<u64, u64>) -> Vec<(Vaddr, Vaddr)> {
+    let mut ranges: Vec<(Vaddr, Vaddr)> = Vec::new();
+    for (&start, &end) in instructions {
+        match ranges.last_mut() {
+            Some((_, last)) if last.0 >= start => last.0 = last.0.max(end),
+            _ => ranges.push((Vaddr(start), Vaddr(end))),
+        }
+    }
+    ranges
+}
