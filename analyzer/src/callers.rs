@@ -5,6 +5,7 @@
 //! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to them
 //! ([`Reachable::is_address_taken`]).
 
+mod live_in;
 mod references;
 
 use std::cell::RefCell;
@@ -43,6 +44,7 @@ pub struct Callers<'a, 'data> {
     references: RefCell<FxHashMap<ModuleId, Rc<References>>>,
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
+    live_in: live_in::LiveIn,
 }
 
 /// Calls with the functions that make them.
@@ -95,6 +97,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             references: RefCell::default(),
             stores: RefCell::default(),
             targets: RefCell::default(),
+            live_in: live_in::LiveIn::default(),
         }
     }
 

@@ -128,7 +128,8 @@ fn loaded(
         let here = source..source.checked_add(1)?;
         let takers: BTreeSet<FunctionId> = references.accessing(&here).chain(references.taking(&here)).collect();
         for taker in takers.into_iter().filter(|taker| callers.reached.phase((id, *taker)).is_some()) {
-            let calls = uses::calls_through(&code, functions.function(taker)?, source)?;
+            let calls =
+                uses::calls_through(&code, functions.function(taker)?, source, &|call| callers.read_by(id, call))?;
             let sites = callers.computed_calls((id, taker));
             found.extend(sites.iter().filter(|site| calls.contains(&site.at)).map(|site| ((id, taker), site.clone())));
         }

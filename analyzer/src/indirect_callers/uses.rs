@@ -2,7 +2,8 @@
 //!
 //! Input: a function, and the instructions in it that bring the address into a register. Output: the calls and jumps
 //! through that register or a copy of it; `None` as soon as the address goes anywhere else: is stored outside the frame,
-//! passed to a call, returned, computed with.
+//! passed to a call, returned, computed with. What lies in an argument register that the call's target does not read is
+//! not passed.
 //!
 //! Over-approximates: a copy that may be there counts as there. May miss: nothing.
 
@@ -38,8 +39,14 @@ struct Place {
     escaped: Option<i64>,
 }
 
-/// The calls through the address that `slot_or_start` gives, when it is loaded from there or is that address.
-pub(super) fn calls_through(code: &Code<'_, '_>, function: &Function, slot_or_start: Vaddr) -> Option<Vec<Vaddr>> {
+/// The calls through the address that `slot_or_start` gives, when it is loaded from there or is that address. `read_by`
+/// tells which argument registers a call's target reads.
+pub(super) fn calls_through(
+    code: &Code<'_, '_>,
+    function: &Function,
+    slot_or_start: Vaddr,
+    read_by: &dyn Fn(&Instruction) -> u16,
+) -> Option<Vec<Vaddr>> {
     let (instructions, cfg) = code.control_flow(function);
     let mut places: FxHashMap<Vaddr, Place> = FxHashMap::default();
     dataflow::observe(
@@ -55,7 +62,7 @@ pub(super) fn calls_through(code: &Code<'_, '_>, function: &Function, slot_or_st
             places.insert(at, Place { operand, is_vague, top, escaped: state.lowest_escaped() });
         },
     );
-    Uses { code, instructions: &instructions, cfg: &cfg, places, source: slot_or_start }.follow()
+    Uses { code, instructions: &instructions, cfg: &cfg, places, source: slot_or_start, read_by }.follow()
 }
 
 struct Uses<'u, 'a, 'data> {
@@ -64,6 +71,7 @@ struct Uses<'u, 'a, 'data> {
     cfg: &'u Cfg,
     places: FxHashMap<Vaddr, Place>,
     source: Vaddr,
+    read_by: &'u dyn Fn(&Instruction) -> u16,
 }
 
 impl Uses<'_, '_, '_> {
@@ -198,7 +206,9 @@ impl Uses<'_, '_, '_> {
         }
         let is_argument =
             |slot: i64| place.top.is_none_or(|top| (0..STACK_ARGUMENTS).contains(&(slot.saturating_sub(top))));
-        let passes = ARGUMENTS.into_iter().any(holds) || copies.slots.iter().any(|&slot| is_argument(slot));
+        let is_read = || (self.read_by)(instruction) & copies.registers != 0;
+        let passes =
+            ARGUMENTS.into_iter().any(holds) && is_read() || copies.slots.iter().any(|&slot| is_argument(slot));
         copies.registers &= !self.code.changed_by(instruction);
         (!passes).then_some(())
     }
