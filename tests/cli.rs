@@ -228,7 +228,7 @@ fn explain_gives_the_evidence_of_the_policy() {
 #[test]
 fn executions_that_are_denied_are_not_allowed() {
     let output = text_of(&["analyze", "--exec", "deny", SERVICES[0], SERVICES[1], "/bin/true"]);
-    assert!(output.contains("\n  execve fails (--exec deny)\n"), "{output}");
+    assert!(output.contains("\n  execve fails (--exec deny:EACCES)\n"), "{output}");
     assert!(!output.contains("\n  execve  "), "{output}");
 }
 
@@ -278,8 +278,9 @@ fn failures_have_a_status_and_one_line() {
     for usage in [&["analyze"][..], &["explain", "/bin/true"], &["explain", "/bin/true", "nocall"], &["polish"]] {
         assert_eq!(chestnut(usage).status.code(), Some(2), "{usage:?}");
     }
-    let target = chestnut(&["analyze", "--exec-target", "/bin/sh", "/bin/true"]);
-    assert!(matches!(target.status.code(), Some(0 | 2)), "{target:?}");
+    for wrong in [["--exec-target", "/not/there"], ["--exec", "deny:ENOTHING"], ["--exec", "perhaps"]] {
+        assert_eq!(chestnut(&[&["analyze"][..], &wrong, &["/bin/true"]].concat()).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 /// Who reads one line and goes is no failure: `chestnut analyze x | head -1`.

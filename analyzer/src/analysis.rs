@@ -1,34 +1,33 @@
-//! From a program on disk to its policy: the pipeline, and the rounds in which libraries that are loaded by name join.
+//! From a program on disk to its policy: its own process, then the programs that it executes.
 //!
-//! Input: a path and [`Options`]. Output: [`Policy`]. Each round links what is loaded so far, computes what is reached,
-//! and asks which further libraries that brings; it ends when a round brings none.
+//! Input: a path and [`Options`]. Output: [`Policy`]. A program that is executed inherits the filter, and so do those
+//! that it executes in turn: each is analysed once, in waves, and joins the policy (DESIGN section 3, rule 7).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 
 use crate::always;
-use crate::callers::Callers;
-use crate::converters;
-use crate::elf::{Image, SymbolKind};
 use crate::error::Error;
-use crate::evidence;
-use crate::guards::{GuardId, Guards};
-use crate::late_loading::{
-    Exports, Request, configured_services, converter_folder, loads_name_services, name_service_module, named_libraries,
-};
-use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedSet, load_closure};
+use crate::execution::{self, DEFAULT_PATH};
+use crate::execution_sites::ExecutedName;
+use crate::loader::{FileId, FileIndex, LoadedFile, host_path};
 use crate::mapping::Mapping;
-use crate::open_sites::{self, OpenSites};
-use crate::policy::{Assumption, AssumptionKind, FileIdentity, POLICY_FORMAT, Policy};
-use crate::program::{Definition, Module, ModuleId, ModuleRole, Program};
-use crate::reachability::{Phase, Reachable, Root};
-use crate::solver::{Surroundings, solve};
-use crate::startup;
-use crate::summary::ModuleSummary;
+use crate::policy::{
+    AllowedCall, Assumption, AssumptionKind, CodeLocation, Evidence, FileIdentity, POLICY_FORMAT, Policy,
+};
+use crate::startup::Start;
+use crate::summaries::Summaries;
+use crate::syscall::SyscallNr;
+use crate::world::{Part, Subject, World};
+
+/// The loader of programs for glibc (psABI, "Program Interpreter").
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// What the stub of a patched program calls before anything else.
+const STUB: [&str; 2] = ["seccomp", "prctl"];
 
 /// What the user says about the program's world.
 #[derive(Clone, Debug, Default)]
@@ -43,301 +42,368 @@ pub struct Options {
     /// Libraries that the program loads and that cannot be found in it: names as `dlopen` takes them, or patterns of
     /// paths below the root. All their exports count.
     pub dlopen: Vec<String>,
+    /// What becomes of executions.
+    pub exec: ExecMode,
+    /// Programs that it executes and that cannot be found in it.
+    pub exec_targets: Vec<ExecTarget>,
+    /// The program's bytes, if they are not those of its file: what that was before it was patched.
+    pub original: Option<Vec<u8>>,
+    /// How to read the filter of a program that was patched.
+    pub filter_of: Option<FilterReader>,
+}
+
+/// What the filter in a file lets through, from the bytes of the file; `None` if it has none.
+pub type FilterReader = fn(&[u8]) -> Option<BTreeSet<SyscallNr>>;
+
+/// What becomes of `execve` and `execveat`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecMode {
+    /// What is known to be executed is analysed too.
+    #[default]
+    Follow,
+    /// They fail: nothing is executed.
+    Deny,
+}
+
+/// A program that is executed, as the user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecTarget {
+    /// The program itself.
+    Own,
+    /// A path of the program's system, or a name that `PATH` leads to.
+    Named(String),
+}
+
+impl Options {
+    pub(crate) fn root(&self) -> &Path {
+        if self.root.as_os_str().is_empty() { Path::new("/") } else { &self.root }
+    }
 }
 
 /// Computes the policy of `program`.
 ///
 /// # Errors
 ///
-/// The program or a library that it needs cannot be found, read or understood.
+/// The program, a library that it needs, or a program that an option names cannot be found, read or understood.
 pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
-    let mut world = World::load(program, options)?;
-    loop {
-        let mappings = world.mappings();
-        let images = world.images(&mappings)?;
-        let (linked, order) = world.link(images);
-        let roots = world.roots(&linked, &order);
-        let guards = Guards::new(&linked);
-        let reached = solve(&linked, &roots, &guards, &Lookups { world: &world, program: &linked });
-        let callers = Callers::new(&linked, &reached);
-        let open = open_sites::find(&linked, &reached, &callers);
-        let wanted = world.wanted(&reached, &open);
-        let is_known = wanted.is_subset(&world.handled)
-            && open.modules_with_open_lookups.is_subset(&world.open_lookups)
-            && open.symbols.is_subset(&world.symbols);
-        if is_known {
-            return Ok(world
-                .policy(&Outcome { program: &linked, reached: &reached, callers: &callers, guards: &guards }, open));
-        }
-        world.open_lookups.extend(open.modules_with_open_lookups);
-        world.symbols.extend(open.symbols);
-        for request in wanted {
-            world.handle(request)?;
-        }
+    let summaries = Summaries::default();
+    let original = options.original.clone().map(Mapping::from);
+    let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
+    let part = World::load(subject.clone(), options)?.solve(&summaries)?;
+    let mut analysis = Analysis {
+        options,
+        summaries,
+        own: own_path(&part),
+        subject,
+        done: BTreeSet::new(),
+        parts: Vec::new(),
+        assumptions: BTreeSet::new(),
+    };
+    if options.exec == ExecMode::Follow {
+        analysis.follow_all(&part)?;
     }
+    Ok(analysis.policy(part))
 }
 
-/// Everything that is loaded, and why.
-struct World<'o> {
+/// The program's own file, as a path of this machine without symbolic links.
+fn own_path(part: &Part) -> PathBuf {
+    part.files.file(part.files.program()).map(|file| file.host_path().to_owned()).unwrap_or_default()
+}
+
+/// A program that is to be analysed because something executes it.
+struct Candidate {
+    path: PathBuf,
+    /// The option that names it, or the place that executes it.
+    by: Result<String, CodeLocation>,
+}
+
+/// A program that was analysed because something executes it.
+struct ExecutedPart {
+    /// A path of this machine.
+    path: PathBuf,
+    part: Part,
+    /// What its own filter lets through, if it has one.
+    filter: Option<BTreeSet<SyscallNr>>,
+    /// Whether it is the loader of whatever else is executed.
+    is_loader: bool,
+}
+
+struct Analysis<'o> {
     options: &'o Options,
-    root: PathBuf,
-    files: LoadedSet,
-    /// By file.
-    summaries: Vec<Arc<ModuleSummary>>,
-    /// Libraries that came by name, with what may be looked up in them.
-    later: BTreeMap<FileIndex, BTreeSet<Exports>>,
-    handled: BTreeSet<Request>,
-    /// Modules that look up symbols whose names are not known: every text of theirs may be one.
-    open_lookups: BTreeSet<ModuleId>,
-    /// Symbols that are looked up by a known name.
-    symbols: BTreeSet<Vec<u8>>,
-    imports_of_converters: BTreeSet<Vec<u8>>,
+    summaries: Summaries,
+    own: PathBuf,
+    /// The program itself.
+    subject: Subject,
+    /// Programs that were analysed, or cannot be.
+    done: BTreeSet<PathBuf>,
+    parts: Vec<ExecutedPart>,
     assumptions: BTreeSet<Assumption>,
 }
 
-/// What the last round found.
-struct Outcome<'r, 'data> {
-    program: &'r Program<'data>,
-    reached: &'r Reachable<'data>,
-    callers: &'r Callers<'r, 'data>,
-    guards: &'r Guards,
-}
-
-/// What names can mean at run time.
-struct Lookups<'w, 'data> {
-    world: &'w World<'w>,
-    program: &'w Program<'data>,
-}
-
-impl Surroundings for Lookups<'_, '_> {
-    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.looks_up_anything(holder) || self.world.symbols.contains(name);
-        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
-    }
-
-    fn looks_up_anything(&self, module: ModuleId) -> bool {
-        self.world.open_lookups.contains(&module)
-    }
-}
-
-impl<'o> World<'o> {
-    fn load(program: &Path, options: &'o Options) -> Result<Self, Error> {
-        let root = if options.root.as_os_str().is_empty() { PathBuf::from("/") } else { options.root.clone() };
-        let load = LoadOptions { root: root.clone(), libraries: options.libraries.clone() };
-        let files = load_closure(program, &load)?;
-        let mut world = Self {
-            options,
-            root,
-            files,
-            summaries: Vec::new(),
-            later: BTreeMap::new(),
-            handled: BTreeSet::new(),
-            open_lookups: BTreeSet::new(),
-            symbols: BTreeSet::new(),
-            imports_of_converters: BTreeSet::new(),
-            assumptions: BTreeSet::new(),
-        };
-        for pattern in &options.dlopen {
-            let names = world.matches(pattern)?;
-            if names.is_empty() {
-                world.assumptions.insert(Assumption {
-                    kind: AssumptionKind::SystemConfiguration,
-                    text: format!("no library is loaded by {pattern}, since no file matches it"),
-                    site: None,
-                    flag: Some("--dlopen".to_owned()),
-                });
+impl Analysis<'_> {
+    /// Analyses what the program executes, what that executes, and so on.
+    fn follow_all(&mut self, part: &Part) -> Result<(), Error> {
+        let mut wave = self.given()?;
+        if part.calls.executions.is_empty() {
+            if !wave.is_empty() {
+                self.assume(
+                    AssumptionKind::OpenExec,
+                    "nothing that is reached executes a program, although --exec-target names one".to_owned(),
+                    None,
+                );
             }
-            for name in names {
-                world.handle(Request { name, exports: Exports::All })?;
+        } else {
+            let own = self.own.clone();
+            wave.extend(self.named(&own, part));
+        }
+        while !wave.is_empty() {
+            let new = self.analyze_wave(wave)?;
+            wave = Vec::new();
+            for executed in new {
+                // With a filter of its own it executes nothing that this does not let it.
+                if executed.filter.is_none() {
+                    wave.extend(self.named(&executed.path, &executed.part));
+                }
+                self.parts.push(executed);
             }
         }
-        Ok(world)
+        if part.calls.executions.is_empty() { Ok(()) } else { self.start_up_of_others(part) }
     }
 
-    /// The names that a `dlopen` option stands for: itself, or the files that its pattern matches.
-    fn matches(&self, pattern: &str) -> Result<Vec<String>, Error> {
-        if !pattern.contains(['*', '?', '[']) {
-            return Ok(vec![pattern.to_owned()]);
-        }
-        let on_this_machine = self.root.join(pattern.trim_start_matches('/'));
-        let paths = glob::glob(&on_this_machine.to_string_lossy())
-            .map_err(|source| Error::Pattern { pattern: pattern.to_owned(), source })?;
-        let inside = paths.filter_map(Result::ok).filter_map(|path| {
-            let relative = path.strip_prefix(&self.root).ok()?;
-            Some(Path::new("/").join(relative).to_string_lossy().into_owned())
-        });
-        let names: Vec<String> = inside.collect();
-        Ok(names)
-    }
-
-    /// The bytes of all files; a copy keeps them mapped.
-    fn mappings(&self) -> Vec<Mapping> {
-        self.files.files().iter().map(|file| file.data().clone()).collect()
-    }
-
-    /// Parses every file, and analyses those that are new.
-    fn images<'m>(&mut self, mappings: &'m [Mapping]) -> Result<Vec<Image<'m>>, Error> {
-        let parsed: Result<Vec<Image<'m>>, Error> = mappings
-            .par_iter()
-            .zip(self.files.files())
-            .map(|(data, file)| {
-                Image::parse(data).map_err(|source| Error::Image { path: file.path().to_owned(), source })
-            })
-            .collect();
-        let images = parsed?;
-        let new = images.get(self.summaries.len()..).unwrap_or(&[]);
-        let mut summaries: Vec<_> = new.par_iter().map(|image| Arc::new(ModuleSummary::new(image))).collect();
-        self.summaries.append(&mut summaries);
-        Ok(images)
-    }
-
-    /// Links the files in the loader's scope order, those that come later last.
-    fn link<'m>(&self, images: Vec<Image<'m>>) -> (Program<'m>, Vec<FileIndex>) {
-        let order = self.scope_order();
-        let mut images: Vec<Option<Image<'m>>> = images.into_iter().map(Some).collect();
-        let modules = order.iter().filter_map(|&index| {
-            let file = self.files.file(index)?;
-            let role = if index == self.files.program() {
-                ModuleRole::Main
-            } else if file.is_interpreter() {
-                ModuleRole::Interpreter
-            } else if self.files.scope().contains(&index) {
-                ModuleRole::Needed
-            } else {
-                ModuleRole::LoadedLater
+    /// The programs that options name.
+    fn given(&self) -> Result<Vec<Candidate>, Error> {
+        let mut given = Vec::new();
+        for target in &self.options.exec_targets {
+            let ExecTarget::Named(text) = target else {
+                given.push(Candidate { path: self.own.clone(), by: Ok("self".to_owned()) });
+                continue;
             };
-            let image = images.get_mut(index.0)?.take()?;
-            let summary = Arc::clone(self.summaries.get(index.0)?);
-            Some(Module { path: file.path().to_owned(), role, image, summary })
-        });
-        (Program::new(modules.collect()), order)
+            let found = execution::find(self.options.root(), &self.own, &execution::name_of(text.as_bytes()))
+                .map_err(|source| Error::ExecTarget { target: text.clone(), source: Box::new(source) })?;
+            given.extend(found.into_iter().map(|path| Candidate { path, by: Ok(text.clone()) }));
+        }
+        Ok(given)
     }
 
-    fn scope_order(&self) -> Vec<FileIndex> {
-        let mut order = self.files.scope().to_vec();
-        order.extend(self.files.interpreter().filter(|index| !order.contains(index)));
-        let rest = (0..self.files.files().len()).map(FileIndex).filter(|index| !order.contains(index));
-        let rest: Vec<FileIndex> = rest.collect();
-        order.extend(rest);
-        order
-    }
-
-    /// Where execution starts, with the exports of libraries that are looked up without a known name.
-    fn roots(&self, program: &Program<'_>, order: &[FileIndex]) -> Vec<Root> {
-        let mut roots = startup::roots(program);
-        for (id, module) in program.modules() {
-            let index = usize::try_from(id.0).ok().and_then(|position| order.get(position));
-            for exports in index.and_then(|index| self.later.get(index)).into_iter().flatten() {
-                let prefix: &[u8] = match exports {
-                    Exports::Named | Exports::Converters => continue,
-                    Exports::Prefixed(prefix) => prefix.as_bytes(),
-                    Exports::All => b"",
-                };
-                for symbol in module.image.symbols().iter().filter(|s| s.is_exported() && s.name.starts_with(prefix)) {
-                    if symbol.kind != SymbolKind::Tls {
-                        let reason = "export of a library that is loaded by name";
-                        roots.push(Root { at: (id, symbol.value), phase: Phase::After, reason, escapes: true });
+    /// The programs that the code of `program` names.
+    fn named(&mut self, program: &Path, part: &Part) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (name, site) in &part.executions.names {
+            let (ExecutedName::Path(text) | ExecutedName::Search(text)) = name;
+            let text = String::from_utf8_lossy(text);
+            match execution::find(self.options.root(), program, name) {
+                Ok(found) => {
+                    let by = |path| Candidate { path, by: Err(site.clone()) };
+                    candidates.extend(found.into_iter().map(by));
+                    if matches!(name, ExecutedName::Search(_)) {
+                        let folders = DEFAULT_PATH.join(":");
+                        let text = format!("{text}, which is executed here, is one of those in {folders}");
+                        self.assume(AssumptionKind::SystemConfiguration, text, Some(site));
                     }
                 }
-            }
-        }
-        for name in &self.imports_of_converters {
-            for found in program.exported(name, |_| true) {
-                let reason = "import of a character set converter";
-                roots.push(Root { at: (found.module, found.address), phase: Phase::After, reason, escapes: true });
-            }
-        }
-        roots
-    }
-
-    /// What a round brings.
-    fn wanted(&self, reached: &Reachable<'_>, open: &OpenSites) -> BTreeSet<Request> {
-        let mut wanted = named_libraries(reached);
-        let named = open.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
-        wanted.extend(named);
-        if loads_name_services(reached) {
-            wanted.extend(self.services().iter().map(|service| name_service_module(service)));
-        }
-        if let Some(folder) = converter_folder(reached) {
-            wanted.insert(Request { name: folder.to_string_lossy().into_owned(), exports: Exports::Converters });
-        }
-        wanted
-    }
-
-    fn services(&self) -> BTreeSet<String> {
-        match &self.options.nss {
-            Some(services) => services.iter().cloned().collect(),
-            None => configured_services(std::fs::read_to_string(self.root.join("etc/nsswitch.conf")).ok().as_deref()),
-        }
-    }
-
-    /// Brings in what a request names.
-    fn handle(&mut self, request: Request) -> Result<(), Error> {
-        if !self.handled.insert(request.clone()) {
-            return Ok(());
-        }
-        if request.exports == Exports::Converters {
-            let below_root = Path::new(&request.name).strip_prefix("/").unwrap_or(Path::new(&request.name));
-            let found = converters::read(&self.root.join(below_root));
-            self.imports_of_converters.extend(found.imports);
-            let folder = Path::new(&request.name);
-            for file in found.conspicuous {
-                let name = folder.join(file).to_string_lossy().into_owned();
-                self.handle(Request { name, exports: Exports::All })?;
-            }
-            return Ok(());
-        }
-        match self.files.load_library(OsStr::new(&request.name), self.files.program()) {
-            Ok(scope) => {
-                if let Some(&index) = scope.first().filter(|index| !self.files.scope().contains(index)) {
-                    self.later.entry(index).or_default().insert(request.exports);
+                Err(error) if error.is_absent() => {
+                    let text = format!("{text}, which is executed here, stays absent");
+                    self.assume(AssumptionKind::SystemConfiguration, text, Some(site));
                 }
-                Ok(())
+                Err(error) => self.cannot_follow(&text, &error, site),
             }
-            // What is not there, or is no library, cannot be loaded at run time either.
-            Err(error) if request.exports != Exports::All => {
-                self.note_absent(&request, &error);
-                Ok(())
+        }
+        let site = part.executions.open.first().and_then(|assumption| assumption.site.clone());
+        for text in &part.executions.texts {
+            // A text that names no program is none that is meant.
+            let found = execution::find(self.options.root(), program, &ExecutedName::Path(text.clone()));
+            for (path, site) in found.into_iter().flatten().zip(site.iter().cycle()) {
+                candidates.push(Candidate { path, by: Err(site.clone()) });
             }
-            Err(error) => Err(error.into()),
+        }
+        candidates
+    }
+
+    /// Analyses those candidates that are new, at the same time.
+    fn analyze_wave(&mut self, wave: Vec<Candidate>) -> Result<Vec<ExecutedPart>, Error> {
+        let mut new: BTreeMap<PathBuf, Candidate> = BTreeMap::new();
+        for candidate in wave.into_iter().filter(|candidate| !self.done.contains(&candidate.path)) {
+            let is_given = candidate.by.is_ok();
+            let known = new.entry(candidate.path.clone()).or_insert(candidate);
+            if is_given && known.by.is_err() {
+                known.by = Ok(known.path.display().to_string());
+            }
+        }
+        self.done.extend(new.keys().cloned());
+        let loaded: Vec<_> = new
+            .into_values()
+            .map(|candidate| {
+                let (subject, filter) = self.subject_of(&candidate.path);
+                let world = World::load(subject, self.options);
+                (candidate, filter, world)
+            })
+            .collect();
+        let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
+        self.summaries.prepare(worlds.flat_map(|world| world.files().files()));
+        let summaries = &self.summaries;
+        let solved: Vec<_> = loaded
+            .into_par_iter()
+            .map(|(candidate, filter, world)| (candidate, filter, world.and_then(|world| world.solve(summaries))))
+            .collect();
+        let mut parts = Vec::new();
+        for (Candidate { path, by }, filter, part) in solved {
+            match (part, by) {
+                (Ok(part), _) => parts.push(ExecutedPart { path, part, filter, is_loader: false }),
+                (Err(source), Ok(target)) => return Err(Error::ExecTarget { target, source: Box::new(source) }),
+                (Err(source), Err(site)) => self.cannot_follow(&path.display().to_string(), &source, &site),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// How an executed program is to be analysed, and what its own filter lets through if it has one.
+    fn subject_of(&self, path: &Path) -> (Subject, Option<BTreeSet<SyscallNr>>) {
+        if *path == self.own {
+            return (Subject { start: Start::Inherited, ..self.subject.clone() }, None);
+        }
+        let subject =
+            Subject { path: path.to_owned(), original: None, is_own: false, start: Start::Inherited, is_loader: false };
+        let filter = self.options.filter_of.and_then(|filter_of| filter_of(&std::fs::read(path).ok()?));
+        match filter {
+            Some(_) => (Subject { start: Start::UpToEntry, ..subject }, filter),
+            None => (subject, None),
         }
     }
 
-    fn note_absent(&mut self, request: &Request, error: &LoadError) {
-        if matches!(request.exports, Exports::Prefixed(_))
-            && !request.name.starts_with("libnss_files.")
-            && !request.name.starts_with("libnss_dns.")
-        {
-            self.assumptions.insert(Assumption {
-                kind: AssumptionKind::SystemConfiguration,
-                text: format!("the name service module {} stays absent: {error}", request.name),
-                site: None,
-                flag: Some("--nss".to_owned()),
-            });
-        }
+    /// Whatever is executed is started by a loader, which runs under the filter.
+    fn start_up_of_others(&mut self, part: &Part) -> Result<(), Error> {
+        let own = part.files.interpreter().and_then(|index| part.files.file(index));
+        let path = match own {
+            Some(loader) => loader.host_path().to_owned(),
+            None => match host_path(self.options.root(), Path::new(LOADER)) {
+                Ok(path) => path,
+                Err(_) => return Ok(()),
+            },
+        };
+        let subject =
+            Subject { path: path.clone(), original: None, is_own: false, start: Start::UpToEntry, is_loader: true };
+        let part = World::load(subject, self.options)?.solve(&self.summaries)?;
+        self.parts.push(ExecutedPart { path, part, filter: None, is_loader: true });
+        Ok(())
     }
 
-    fn policy(&self, outcome: &Outcome<'_, '_>, open: OpenSites) -> Policy {
-        let &Outcome { program, reached, callers, guards } = outcome;
-        let evidence::Calls { mut allowed, unresolved } = evidence::calls(program, reached, callers, guards);
+    fn cannot_follow(&mut self, name: &str, error: &dyn std::error::Error, site: &CodeLocation) {
+        let text = format!(
+            "{name}, which is executed here, needs no other calls than those that are allowed; it is not analysed: {error}"
+        );
+        self.assume(AssumptionKind::OpenExec, text, Some(site));
+    }
+
+    fn assume(&mut self, kind: AssumptionKind, text: String, site: Option<&CodeLocation>) {
+        let flag = Some("--exec-target".to_owned());
+        self.assumptions.insert(Assumption { kind, text, site: site.cloned(), flag });
+    }
+
+    /// Joins everything.
+    fn policy(self, part: Part) -> Policy {
+        let mut files = Files::default();
+        let mut allowed = part.calls.allowed.clone();
         always::add(&mut allowed);
-        let mut identities = self.files.identities().into_iter().cloned();
-        let program = identities.next().unwrap_or_else(|| FileIdentity {
-            path: PathBuf::new(),
-            build_id: None,
-            sha256: String::new(),
-        });
-        let mut assumptions = self.assumptions.clone();
-        assumptions.extend(open.assumptions);
-        assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
+        let mut unresolved = part.calls.unresolved.clone();
+        let mut assumptions = part.assumptions.clone();
+        if self.options.exec == ExecMode::Follow {
+            assumptions.extend(part.executions.open.iter().cloned());
+        }
+        assumptions.extend(self.assumptions);
+        files.add(&part, true);
+        for executed in &self.parts {
+            let is_own = executed.path == self.own;
+            for (call, entry) in executed.calls(is_own) {
+                allowed.entry(call).or_insert(entry);
+            }
+            // What a filter of its own refuses is no question.
+            unresolved.extend(executed.part.calls.unresolved.iter().cloned());
+            assumptions.extend(executed.assumptions(is_own));
+            files.add(&executed.part, !executed.is_loader);
+        }
+        unresolved.sort_by(|a, b| (&a.site, a.reason).cmp(&(&b.site, b.reason)));
+        unresolved.dedup();
+        let [programs, libraries] = [files.programs, files.libraries].map(identities);
+        let mut programs = programs.into_iter();
+        let nothing = || FileIdentity { path: PathBuf::new(), build_id: None, sha256: String::new() };
         Policy {
             format: POLICY_FORMAT,
             tool: concat!("chestnut ", env!("CARGO_PKG_VERSION")).to_owned(),
-            program,
-            libraries: identities.collect(),
+            program: programs.next().unwrap_or_else(nothing),
+            libraries,
+            executed: programs.collect(),
             allowed,
             unresolved,
             assumptions: assumptions.into_iter().collect(),
         }
     }
+}
+
+impl ExecutedPart {
+    /// Its path in the program's system.
+    fn program(&self) -> PathBuf {
+        self.part.files.file(self.part.files.program()).map(|file| file.path().to_owned()).unwrap_or_default()
+    }
+
+    /// What it calls, with its name in the evidence.
+    fn calls(&self, is_own: bool) -> BTreeMap<SyscallNr, AllowedCall> {
+        let mut calls = self.part.calls.allowed.clone();
+        always::add(&mut calls);
+        let mut add = |call: SyscallNr, reason: &str| {
+            let evidence = Evidence::Always { reason: reason.to_owned() };
+            calls.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
+        };
+        if is_own || self.filter.is_some() {
+            for call in STUB.into_iter().filter_map(SyscallNr::from_name) {
+                add(call, "a patched program installs its own filter");
+            }
+        }
+        for &call in self.filter.iter().flatten() {
+            add(call, "its own filter lets it through");
+        }
+        let program = self.program();
+        for call in calls.values_mut() {
+            let evidence = Box::new(call.evidence.clone());
+            call.evidence = Evidence::Executed { program: program.clone(), evidence };
+        }
+        calls
+    }
+
+    /// What its part of the policy rests on; of the places where it executes others, one stands for all.
+    fn assumptions(&self, is_own: bool) -> BTreeSet<Assumption> {
+        let mut assumptions = self.part.assumptions.clone();
+        let first = self.part.executions.open.first();
+        if let Some(open) = first.filter(|_| self.filter.is_none() && !self.is_loader && !is_own) {
+            let text =
+                format!("what {} executes needs no other calls than those that are allowed", self.program().display());
+            assumptions.insert(Assumption { text, ..open.clone() });
+        }
+        assumptions
+    }
+}
+
+/// The files of several processes, each once.
+#[derive(Default)]
+struct Files<'p> {
+    programs: Vec<&'p LoadedFile>,
+    libraries: Vec<&'p LoadedFile>,
+    known: FxHashSet<FileId>,
+}
+
+impl<'p> Files<'p> {
+    /// Adds those of one process, its executable to the programs if `has_program`.
+    fn add(&mut self, part: &'p Part, has_program: bool) {
+        let program = part.files.program();
+        for (file, index) in part.files.files().iter().zip((0..).map(FileIndex)) {
+            if !self.known.insert(file.id()) {
+                continue;
+            }
+            let list = if has_program && index == program { &mut self.programs } else { &mut self.libraries };
+            list.push(file);
+        }
+    }
+}
+
+fn identities(files: Vec<&LoadedFile>) -> Vec<FileIdentity> {
+    files.into_par_iter().map(|file| file.identity().clone()).collect()
 }

@@ -24,6 +24,15 @@ pub enum Error {
         #[source]
         source: ImageError,
     },
+    /// A program that an option names as one that is executed cannot be analysed.
+    #[error("--exec-target {target}")]
+    ExecTarget {
+        /// As the option names it.
+        target: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A pattern for libraries to load is none.
     #[error("{pattern:?} is no pattern of paths: *, ? and [...] stand for characters of names")]
     Pattern {

@@ -25,6 +25,8 @@ pub struct Calls {
     pub allowed: BTreeMap<SyscallNr, AllowedCall>,
     /// Sites whose number is not known.
     pub unresolved: Vec<UnresolvedSite>,
+    /// Where another program is executed: which of the two calls, and the place that fixes its number.
+    pub executions: Vec<(SyscallNr, FunctionKey, Vaddr)>,
 }
 
 /// Resolves the number of every reached site.
@@ -44,6 +46,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
     }
     let Origins { known, unknown } = origins(callers, seen);
     let mut allowed: BTreeMap<SyscallNr, AllowedCall> = BTreeMap::new();
+    let mut executions = Vec::new();
     for (atom, function, at) in known {
         // An address as a number is a site that nobody understands.
         let Atom::Constant(number) = atom else {
@@ -62,6 +65,9 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
         if guards.before_site(function, number).is_some_and(|guard| !reached.is_open(guard)) {
             continue;
         }
+        if matches!(number, SyscallNr::EXECVE | SyscallNr::EXECVEAT) {
+            executions.push((number, function, at));
+        }
         allowed.entry(number).or_insert_with(|| AllowedCall {
             name: number.to_string(),
             evidence: Evidence::Site {
@@ -76,7 +82,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
     }));
     unresolved.sort_by(|a, b| (&a.site, a.reason).cmp(&(&b.site, b.reason)));
     unresolved.dedup();
-    Calls { allowed, unresolved }
+    Calls { allowed, unresolved, executions }
 }
 
 /// The functions from a root to `function`, by their first edges.

@@ -28,6 +28,9 @@ use crate::value::Atom;
 /// (`elf/dl-call-libc-early-init.c`).
 pub const CALLED_BEFORE_START: [&[u8]; 1] = [b"__libc_early_init"];
 
+/// Names under which musl's loader looks up its own later stages, once it has relocated itself (`ldso/dynlink.c`).
+pub const STAGES_OF_MUSL: [&[u8]; 2] = [b"__dls2b", b"__dls3"];
+
 /// Code of an interpreter that may run although nothing refers to it any more.
 #[derive(Debug)]
 pub struct LoaderState {

@@ -19,9 +19,16 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-/// The bytes of a file. Clones share one mapping.
+/// The bytes of a file. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Mapping(Arc<Mmap>);
+pub struct Mapping(Bytes);
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    Mapped(Arc<Mmap>),
+    /// What stood in a file before it was changed.
+    Owned(Arc<[u8]>),
+}
 
 impl Mapping {
     /// Maps the whole file, read-only.
@@ -33,7 +40,13 @@ impl Mapping {
         // SAFETY: the mapping is private and read-only, and stays valid as long as the `Arc` lives. That nobody changes
         // the file in place is the assumption that the module's documentation states.
         let map = unsafe { Mmap::map(file) }?;
-        Ok(Self(Arc::new(map)))
+        Ok(Self(Bytes::Mapped(Arc::new(map))))
+    }
+}
+
+impl From<Vec<u8>> for Mapping {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Owned(bytes.into()))
     }
 }
 
@@ -41,6 +54,9 @@ impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Calls by which a program reaches beyond the files that it names in its headers: `dlopen`, `dlsym`, `execve`.
+//! Calls by which a process brings in what its files do not name in their headers: `dlopen`, `dlsym`.
 //!
 //! Input: what is reached. Output: [`OpenSites`]: the names that are known, and an assumption for each place where the
-//! name is not (DESIGN section 3, rules 6 and 7).
+//! name is not (DESIGN section 3, rule 6). Programs that are executed: [`crate::execution_sites`].
 
 use std::collections::BTreeSet;
 
@@ -13,23 +13,12 @@ use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Phase, Reachable};
 use crate::value::{Atom, Value};
 
-/// Functions of the C library that load, look up or execute by name, and which argument is the name.
-const BY_NAME: [(&[u8], u16, AssumptionKind); 15] = [
+/// Functions of the C library that load or look up by name, and which argument is the name.
+const BY_NAME: [(&[u8], u16, AssumptionKind); 4] = [
     (b"dlopen", 0, AssumptionKind::OpenLoad),
     (b"dlmopen", 1, AssumptionKind::OpenLoad),
     (b"dlsym", 1, AssumptionKind::OpenLookup),
     (b"dlvsym", 1, AssumptionKind::OpenLookup),
-    (b"execve", 0, AssumptionKind::OpenExec),
-    (b"execv", 0, AssumptionKind::OpenExec),
-    (b"execvp", 0, AssumptionKind::OpenExec),
-    (b"execvpe", 0, AssumptionKind::OpenExec),
-    (b"execl", 0, AssumptionKind::OpenExec),
-    (b"execlp", 0, AssumptionKind::OpenExec),
-    (b"execle", 0, AssumptionKind::OpenExec),
-    (b"execveat", 1, AssumptionKind::OpenExec),
-    (b"fexecve", 0, AssumptionKind::OpenExec),
-    (b"posix_spawn", 1, AssumptionKind::OpenExec),
-    (b"posix_spawnp", 1, AssumptionKind::OpenExec),
 ];
 
 /// What the calls by name say.
@@ -59,7 +48,9 @@ pub fn find(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'_
     found
 }
 
-fn functions_named(program: &Program<'_>, name: &[u8]) -> BTreeSet<FunctionKey> {
+/// The functions that some file exports under a name.
+#[must_use]
+pub fn functions_named(program: &Program<'_>, name: &[u8]) -> BTreeSet<FunctionKey> {
     let definitions = program.exported(name, |_| true).into_iter();
     definitions.filter_map(|d| Some((d.module, program.module(d.module)?.summary.functions().at(d.address)?))).collect()
 }
@@ -92,33 +83,12 @@ fn look_at(
             (AssumptionKind::OpenLookup, Some(name)) => {
                 found.symbols.insert(name.to_vec());
             }
-            // Its calls are not counted, so that much is assumed of it too.
-            (_, Some(name)) => executed(program, function, at, name, found),
-            (_, None) => open(program, function, at, kind, found),
+            _ => open(program, function, at, kind, found),
         }
     }
     for (function, at) in origins.unknown {
         open(program, function, at, kind, found);
     }
-}
-
-/// A program whose name is known.
-fn executed(
-    program: &Program<'_>,
-    function: FunctionKey,
-    at: crate::address::Vaddr,
-    name: &[u8],
-    found: &mut OpenSites,
-) {
-    found.assumptions.insert(Assumption {
-        kind: AssumptionKind::OpenExec,
-        text: format!(
-            "{}, which is executed here, needs no other calls than the program itself",
-            String::from_utf8_lossy(name)
-        ),
-        site: Some(location(program, function.0, at)),
-        flag: Some("--exec-target".to_owned()),
-    });
 }
 
 fn open(
@@ -130,11 +100,10 @@ fn open(
 ) {
     let (text, flag) = match kind {
         AssumptionKind::OpenLoad => ("no library is loaded here but those that texts of the program name", "--dlopen"),
-        AssumptionKind::OpenLookup => (
+        _ => (
             "no symbol is looked up here but those that texts of the file name, and none to pass it a system call's number",
             "--allow",
         ),
-        _ => ("what is executed here needs no other calls than the program itself", "--exec-target"),
     };
     if kind == AssumptionKind::OpenLookup {
         found.modules_with_open_lookups.insert(function.0);

@@ -28,6 +28,9 @@ pub struct Policy {
     pub program: FileIdentity,
     /// Every other file that was read (loader, libraries), in the order in which they were loaded.
     pub libraries: Vec<FileIdentity>,
+    /// The programs that it executes, as far as they are known; their calls are among the allowed ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub executed: Vec<FileIdentity>,
     /// Allowed calls by number.
     pub allowed: BTreeMap<SyscallNr, AllowedCall>,
     /// Reached `syscall` instructions whose number is not known, or that enter the kernel another way.
@@ -69,6 +72,13 @@ pub enum Evidence {
         site: CodeLocation,
         /// From the entry point to the function that holds the site, first step first.
         path: Vec<CodeLocation>,
+    },
+    /// A program that is executed makes it, and inherits the filter: DESIGN section 3, rule 7.
+    Executed {
+        /// Path of that program.
+        program: PathBuf,
+        /// Why it may make the call.
+        evidence: Box<Evidence>,
     },
     /// The kernel or the C library makes it on its own account: DESIGN section 3, rule 8.
     Always {

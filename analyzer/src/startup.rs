@@ -9,32 +9,52 @@ use std::ops::Range;
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
 use crate::elf::{Dynamic, RelocationTarget};
-use crate::loader_state::{CALLED_BEFORE_START, binds_lazily, looked_up};
+use crate::loader_state::{CALLED_BEFORE_START, STAGES_OF_MUSL, binds_lazily, looked_up};
 use crate::program::{Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Phase, Root};
 
+/// Since when a program has the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The stub installs it at the entry point.
+    AtEntry,
+    /// It was there before: who executed the program had it.
+    Inherited,
+    /// The same, and what the program does from its entry point on is known otherwise: its loader counts, with the
+    /// constructors that this runs.
+    UpToEntry,
+}
+
 /// All roots of a program.
 #[must_use]
-pub fn roots(program: &Program<'_>) -> Vec<Root> {
-    let runs_constructors_early =
-        program.modules().any(|(_, m)| m.role == ModuleRole::Interpreter && is_glibc_loader(m));
+pub fn roots(program: &Program<'_>, start: Start) -> Vec<Root> {
+    let interpreter = program.modules().find(|(_, m)| m.role == ModuleRole::Interpreter);
+    let glibc_loader = interpreter.filter(|(_, m)| is_glibc_loader(m));
     let mut roots = Vec::new();
     for (id, module) in program.modules() {
-        let constructors = match module.role {
-            ModuleRole::Needed | ModuleRole::Interpreter if runs_constructors_early => Phase::Before,
-            _ => Phase::After,
-        };
-        module_roots(program, id, constructors, &mut roots);
+        let runs_early = glibc_loader.is_some() && matches!(module.role, ModuleRole::Needed | ModuleRole::Interpreter);
+        let constructors = if runs_early && start == Start::AtEntry { Phase::Before } else { Phase::After };
+        if start != Start::UpToEntry {
+            module_roots(program, id, constructors, &mut roots);
+        } else if runs_early && let Some(dynamic) = module.image.dynamic() {
+            constructor_roots(program, id, dynamic, constructors, &mut roots);
+        }
     }
-    let interpreter = program.modules().find(|(_, m)| m.role == ModuleRole::Interpreter && is_glibc_loader(m));
-    if let Some((id, module)) = interpreter {
-        loader_roots(program, id, module, &mut roots);
+    if let Some((id, module)) = interpreter.filter(|_| start != Start::AtEntry) {
+        let reason = "start of the loader";
+        let stages =
+            STAGES_OF_MUSL.iter().flat_map(|name| program.exported(name, |m| m.role == ModuleRole::Interpreter));
+        let starts = module.image.entry().into_iter().chain(stages.map(|found| found.address));
+        roots.extend(starts.map(|at| Root { at: (id, at), phase: Phase::After, reason, escapes: false }));
+    }
+    if let Some((id, module)) = glibc_loader {
+        loader_roots(program, id, module, start, &mut roots);
     }
     roots
 }
 
 /// What glibc's loader leaves behind in itself and in the C library.
-fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, roots: &mut Vec<Root>) {
+fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, start: Start, roots: &mut Vec<Root>) {
     let state = module.summary.loader_state(&module.image);
     let binders = state.binders().iter().filter(|_| binds_lazily(program));
     let binders = binders.map(|&at| (at, "binds functions at their first call"));
@@ -46,16 +66,18 @@ fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, roots:
             roots.push(Root { at: (found.module, found.address), phase, reason, escapes: true });
         }
     };
+    let at_start = if start == Start::AtEntry { Phase::Before } else { Phase::After };
     for name in CALLED_BEFORE_START {
-        looked_up_by_name(name, Phase::Before, "called by the loader at start");
+        looked_up_by_name(name, at_start, "called by the loader at start");
     }
     for name in looked_up(module) {
         looked_up_by_name(name, Phase::After, "looked up by the loader");
     }
 }
 
-/// Whether the interpreter is glibc's.
-fn is_glibc_loader(module: &Module<'_>) -> bool {
+/// Whether a file is glibc's loader.
+#[must_use]
+pub fn is_glibc_loader(module: &Module<'_>) -> bool {
     let soname = module.image.dynamic().and_then(|d| d.soname);
     soname.is_some_and(|name| name.starts_with(b"ld-linux"))
 }
@@ -68,7 +90,8 @@ fn module_roots(program: &Program<'_>, id: ModuleId, constructors: Phase, roots:
         add(roots, entry, Phase::After, "entry point");
     }
     if let Some(dynamic) = module.image.dynamic() {
-        dynamic_roots(program, id, dynamic, constructors, roots);
+        constructor_roots(program, id, dynamic, constructors, roots);
+        destructor_roots(program, id, dynamic, roots);
     }
     if let Some(tls) = module.image.tls() {
         let end = tls.p_vaddr.checked_add(tls.p_filesz).unwrap_or(tls.p_vaddr);
@@ -83,27 +106,29 @@ fn module_roots(program: &Program<'_>, id: ModuleId, constructors: Phase, roots:
     }
 }
 
-/// Constructors and destructors.
-fn dynamic_roots(
+fn constructor_roots(program: &Program<'_>, id: ModuleId, dynamic: &Dynamic<'_>, phase: Phase, roots: &mut Vec<Root>) {
+    slots(program, id, &dynamic.preinit_array, phase, "DT_PREINIT_ARRAY", roots);
+    slots(program, id, &dynamic.init_array, phase, "DT_INIT_ARRAY", roots);
+    roots.extend(dynamic.init.map(|at| Root { at: (id, at), phase, reason: "DT_INIT", escapes: false }));
+}
+
+fn destructor_roots(program: &Program<'_>, id: ModuleId, dynamic: &Dynamic<'_>, roots: &mut Vec<Root>) {
+    let phase = Phase::After;
+    slots(program, id, &dynamic.fini_array, phase, "DT_FINI_ARRAY", roots);
+    roots.extend(dynamic.fini.map(|at| Root { at: (id, at), phase, reason: "DT_FINI", escapes: false }));
+}
+
+/// Adds what an array of pointers to functions points to.
+fn slots(
     program: &Program<'_>,
     id: ModuleId,
-    dynamic: &Dynamic<'_>,
-    constructors: Phase,
+    array: &[Vaddr],
+    phase: Phase,
+    reason: &'static str,
     roots: &mut Vec<Root>,
 ) {
-    let arrays = [
-        (&dynamic.preinit_array, constructors, "DT_PREINIT_ARRAY"),
-        (&dynamic.init_array, constructors, "DT_INIT_ARRAY"),
-        (&dynamic.fini_array, Phase::After, "DT_FINI_ARRAY"),
-    ];
-    for (slots, phase, reason) in arrays {
-        for &slot in slots {
-            pointed(program, id, &(slot..slot.checked_add(1).unwrap_or(slot)), phase, reason, roots);
-        }
-    }
-    let functions = [(dynamic.init, constructors, "DT_INIT"), (dynamic.fini, Phase::After, "DT_FINI")];
-    for (at, phase, reason) in functions {
-        roots.extend(at.map(|at| Root { at: (id, at), phase, reason, escapes: false }));
+    for &slot in array {
+        pointed(program, id, &(slot..slot.checked_add(1).unwrap_or(slot)), phase, reason, roots);
     }
 }
 

@@ -92,7 +92,12 @@ impl ModuleSummary {
 
     /// What the file leaves behind in a process if it is its interpreter; `image` is what the summary was made of.
     pub fn loader_state(&self, image: &Image<'_>) -> &LoaderState {
-        self.loader_state.get_or_init(|| LoaderState::new(&self.code(image)))
+        if let Some(known) = self.loader_state.get() {
+            return known;
+        }
+        // Not while others wait for it: rayon may have their work done on a thread that waits for a part of this.
+        let new = LoaderState::new(&self.code(image));
+        self.loader_state.get_or_init(|| new)
     }
 
     /// The code of the file, for data flow; `image` is what the summary was made of.

@@ -14,6 +14,11 @@ use syscalls::Sysno;
 pub struct SyscallNr(pub u32);
 
 impl SyscallNr {
+    /// Replaces the program by another one.
+    pub const EXECVE: Self = Self(59);
+    /// The same, with a folder or a descriptor that the name counts from.
+    pub const EXECVEAT: Self = Self(322);
+
     /// The number with the given name, or with the given decimal spelling.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -47,5 +52,16 @@ impl fmt::Display for SyscallNr {
             Some(name) => f.write_str(name),
             None => write!(f, "{}", self.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SyscallNr;
+
+    #[test]
+    fn constants_have_the_numbers_of_the_table() {
+        assert_eq!(SyscallNr::from_name("execve"), Some(SyscallNr::EXECVE));
+        assert_eq!(SyscallNr::from_name("execveat"), Some(SyscallNr::EXECVEAT));
     }
 }

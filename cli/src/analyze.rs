@@ -26,7 +26,7 @@ pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
     let mut text = report.summary();
     text.push_str(&report.allowed());
     for call in command.analysis.failing().keys() {
-        let _ = writeln!(text, "  {call} fails (--exec deny)");
+        let _ = writeln!(text, "  {call} fails (--exec {})", command.analysis.exec);
     }
     text.push_str(&report.unresolved());
     text.push_str(&report.assumptions());
@@ -52,7 +52,7 @@ impl Report<'_> {
             self.style.bold(&self.policy.program.path.display().to_string()),
             allowed.len(),
             SyscallNr::all_known().count(),
-            self.policy.libraries.len().saturating_add(1),
+            self.policy.libraries.len().saturating_add(self.policy.executed.len()).saturating_add(1),
         )
     }
 
@@ -125,7 +125,7 @@ impl Report<'_> {
 
     fn files(&self) -> String {
         let mut text = self.heading("Files read:");
-        for file in std::iter::once(&self.policy.program).chain(&self.policy.libraries) {
+        for file in std::iter::once(&self.policy.program).chain(&self.policy.libraries).chain(&self.policy.executed) {
             let identity = match &file.build_id {
                 Some(build_id) => format!("build-id {build_id}"),
                 None => format!("SHA-256 {}", file.sha256),

@@ -28,7 +28,7 @@ pub(crate) fn run(command: &Explain, style: Style) -> Result<String, Failure> {
         let _ = match policy.allowed.get(call) {
             Some(allowed) => write!(text, "{name} is allowed:\n{}", place::lines(&allowed.evidence, "    ")),
             None if command.analysis.failing().contains_key(call) => {
-                writeln!(text, "{name} fails: --exec deny")
+                writeln!(text, "{name} fails: --exec {}", command.analysis.exec)
             }
             None => writeln!(text, "{name} is not allowed: nothing that is reached makes it"),
         };

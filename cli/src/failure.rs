@@ -30,7 +30,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::Refused { .. } | Self::NotRegular { .. } | Self::Json(_) => 1,
-            Self::Analysis { source: AnalysisError::ExecTarget(_), .. } => 2,
+            Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::Unreadable { .. } | Self::Output(_) => 2,
         }

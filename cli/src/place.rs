@@ -36,7 +36,13 @@ fn name(step: &CodeLocation) -> String {
 
 /// Evidence in one line: the site, then back to where the program starts.
 pub(crate) fn line(evidence: &Evidence, style: Style) -> String {
-    let Evidence::Site { site, path } = evidence else { return without_site(evidence) };
+    let (site, path) = match evidence {
+        Evidence::Site { site, path } => (site, path),
+        Evidence::Executed { program, evidence } => {
+            return format!("{}, executed: {}", program.display(), line(evidence, style));
+        }
+        _ => return without_site(evidence),
+    };
     // The last function of the way is that which holds the site; its name is there already.
     let callers: Vec<_> = path.iter().rev().skip(1).collect();
     let mut way = String::new();
@@ -55,7 +61,14 @@ pub(crate) fn line(evidence: &Evidence, style: Style) -> String {
 
 /// Evidence in many lines, each behind `indent`.
 pub(crate) fn lines(evidence: &Evidence, indent: &str) -> String {
-    let Evidence::Site { site, path } = evidence else { return format!("{indent}{}\n", without_site(evidence)) };
+    let (site, path) = match evidence {
+        Evidence::Site { site, path } => (site, path),
+        Evidence::Executed { program, evidence } => {
+            let rest = lines(evidence, indent);
+            return format!("{indent}{}, which is executed:\n{rest}", program.display());
+        }
+        _ => return format!("{indent}{}\n", without_site(evidence)),
+    };
     let mut text: String = path.iter().map(|step| format!("{indent}{}\n", long(step))).collect();
     let _ = writeln!(text, "{indent}{}: system call", long(site));
     text
@@ -64,6 +77,7 @@ pub(crate) fn lines(evidence: &Evidence, indent: &str) -> String {
 fn without_site(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Site { site, .. } => short(site),
+        Evidence::Executed { program, evidence } => format!("{}: {}", program.display(), without_site(evidence)),
         Evidence::Always { reason } => format!("always: {reason}"),
         Evidence::Requested { by } => format!("requested by {by}"),
         Evidence::Observed { trace } => format!("seen in {trace}"),

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
-use chestnut_rewriter::command_line::AnalysisError;
+use chestnut_rewriter::command_line::one_line;
 
 use crate::cli::Arguments;
 use crate::failure::Failure;
@@ -30,9 +30,11 @@ pub(crate) fn policy(arguments: &Arguments, original: Option<&[u8]>) -> Result<P
 
 /// Asks the analyzer. `original` is there if the program on disk is a patched one.
 fn analyze(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Failure> {
-    arguments.analysis.analyze(&arguments.input, original).map_err(|error| match error {
-        AnalysisError::ExecTarget(_) => Failure::Usage(error.to_string()),
-        other => Failure::Analysis { path: arguments.input.clone(), source: Box::new(other) },
+    arguments.analysis.analyze(&arguments.input, original).map_err(|error| {
+        if error.is_usage() {
+            return Failure::Usage(one_line(&error));
+        }
+        Failure::Analysis { path: arguments.input.clone(), source: Box::new(error) }
     })
 }
 

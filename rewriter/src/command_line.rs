@@ -2,16 +2,19 @@
 //!
 //! Input: arguments, as clap parses them. Output: the analyzer's [`Policy`], text for a person.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::ffi::OsStr;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use chestnut_analyzer::Options;
-use chestnut_analyzer::policy::{CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
-use clap::{Args, ValueEnum};
+use chestnut_analyzer::{ExecMode, ExecTarget, Options};
+use clap::Args;
+
+use crate::bpf::errno;
 
 /// What the analysis is told.
 #[derive(Clone, Debug, Args)]
@@ -33,41 +36,71 @@ pub struct AnalysisFlags {
     #[arg(long, value_name = "FILE|GLOB")]
     pub dlopen: Vec<String>,
 
-    /// A program that this one executes; `self` for itself.
+    /// A program that this one executes, as it names it (below --root); `self` for itself. Its calls are counted too,
+    /// as are those of what it executes in turn. Programs named by constants are found without.
     #[arg(long, value_name = "PATH|self")]
     pub exec_target: Vec<String>,
 
-    /// Whether the program may execute others: follow counts the calls of those that are known, deny lets every
-    /// execution fail with EACCES.
-    #[arg(long, value_name = "MODE", default_value = "follow")]
-    pub exec: ExecMode,
+    /// Whether the program may execute others: `follow` counts the calls of those that are known, `deny` lets every
+    /// execution fail, with EACCES or the error that is named.
+    #[arg(long, value_name = "follow|deny[:ERRNO]", default_value = "follow")]
+    pub exec: Execution,
 }
 
 /// What becomes of execve and execveat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExecMode {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
     /// Known programs are analyzed too.
     Follow,
-    /// They fail.
-    Deny,
+    /// They fail with this error number.
+    Deny(u16),
 }
 
-/// What an execution that is denied fails with.
-const EACCES: u16 = 13;
+impl FromStr for Execution {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "follow" => Ok(Self::Follow),
+            None if text == "deny" => errno::number("EACCES").map(Self::Deny).ok_or_else(|| text.to_owned()),
+            Some(("deny", name)) => {
+                errno::number(name).map(Self::Deny).ok_or_else(|| format!("there is no error {name:?}"))
+            }
+            _ => Err("expected follow, deny or deny:ERRNO, where ERRNO is a name like ENOENT".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Follow => f.write_str("follow"),
+            Self::Deny(number) => match errno::name(number) {
+                Some(name) => write!(f, "deny:{name}"),
+                None => write!(f, "deny:{number}"),
+            },
+        }
+    }
+}
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnalysisError {
-    /// `--exec-target`.
-    #[error("--exec-target {0}: programs to be executed are not analyzed yet")]
-    ExecTarget(String),
+    /// A program is to be executed, and none may be.
+    #[error("--exec-target {0}: --exec deny lets no program be executed")]
+    DeniedTarget(String),
     /// The analyzer refuses.
     #[error(transparent)]
     Analyzer(#[from] chestnut_analyzer::Error),
-    /// The program as it was before it was patched cannot be put anywhere.
-    #[error("no place for the program as it was before it was patched")]
-    Original(#[from] io::Error),
+}
+
+impl AnalysisError {
+    /// Whether the command line, or a file that one of its flags names, is wrong, and not the program.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::DeniedTarget(_) | Self::Analyzer(chestnut_analyzer::Error::ExecTarget { .. }))
+    }
 }
 
 impl AnalysisFlags {
@@ -76,19 +109,14 @@ impl AnalysisFlags {
     ///
     /// # Errors
     ///
-    /// The analyzer's reason, or a flag that means nothing yet.
+    /// The analyzer's reason, or flags that contradict each other.
     pub fn analyze(&self, program: &Path, original: Option<&[u8]>) -> Result<Policy, AnalysisError> {
-        if let Some(target) = self.exec_target.first() {
-            return Err(AnalysisError::ExecTarget(target.clone()));
+        if let (Some(target), Execution::Deny(_)) = (self.exec_target.first(), self.exec) {
+            return Err(AnalysisError::DeniedTarget(target.clone()));
         }
-        let options = self.options();
-        let Some(original) = original else { return Ok(chestnut_analyzer::analyze(program, &options)?) };
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join(program.file_name().unwrap_or(OsStr::new("program")));
-        std::fs::write(&path, original)?;
-        let mut policy = chestnut_analyzer::analyze(&path, &options)?;
-        policy.program.path = program.to_owned();
-        Ok(policy)
+        let mut options = self.options();
+        options.original = original.map(<[u8]>::to_vec);
+        Ok(chestnut_analyzer::analyze(program, &options)?)
     }
 
     fn options(&self) -> Options {
@@ -97,18 +125,48 @@ impl AnalysisFlags {
         options.libraries.clone_from(&self.libraries);
         options.nss.clone_from(&self.nss);
         options.dlopen.clone_from(&self.dlopen);
+        options.exec = if self.exec == Execution::Follow { ExecMode::Follow } else { ExecMode::Deny };
+        let target = |text: &String| match text.as_str() {
+            "self" => ExecTarget::Own,
+            name => ExecTarget::Named(name.to_owned()),
+        };
+        options.exec_targets = self.exec_target.iter().map(target).collect();
+        options.filter_of = Some(filter_of);
         options
+    }
+
+    /// What the user must know about programs that are executed and of which nothing is known; `None` if there are none,
+    /// or if the user has named some.
+    #[must_use]
+    pub fn warning(&self, policy: &Policy) -> Option<String> {
+        let open = policy.assumptions.iter().filter(|a| a.kind == AssumptionKind::OpenExec && a.site.is_some());
+        let places: Vec<String> = open.filter_map(|a| a.site.as_ref()).map(location_text).collect();
+        let first = places.first().filter(|_| self.exec_target.is_empty() && self.exec == Execution::Follow)?;
+        let more = places.len().saturating_sub(1);
+        let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Some(format!(
+            "warning: programs are executed whose names are not known ({first}{others}): they may make only the system \
+             calls that are allowed here; --exec-target PATH adds what one of them needs, --exec deny forbids executions"
+        ))
     }
 
     /// Calls that are to fail, with their error numbers.
     #[must_use]
     pub fn failing(&self) -> BTreeMap<SyscallNr, u16> {
-        if self.exec == ExecMode::Follow {
-            return BTreeMap::new();
+        match self.exec {
+            Execution::Follow => BTreeMap::new(),
+            Execution::Deny(number) => {
+                BTreeMap::from([SyscallNr::EXECVE, SyscallNr::EXECVEAT].map(|call| (call, number)))
+            }
         }
-        let calls = ["execve", "execveat"].into_iter().filter_map(SyscallNr::from_name);
-        calls.map(|call| (call, EACCES)).collect()
     }
+}
+
+/// What the filter in a file lets through, or fails: what the file may call is among it; `None` if there is none.
+fn filter_of(bytes: &[u8]) -> Option<BTreeSet<SyscallNr>> {
+    let found = crate::inspect(bytes).ok()?;
+    let specification = found.filter.specification();
+    Some(specification.allowed().iter().chain(specification.failing().keys()).copied().collect())
 }
 
 /// Parses the name or number of a system call.

@@ -9,7 +9,8 @@
 //! [u8; 32]  SHA-256 of the old file
 //! u32       length of the packed text when unpacked
 //! u32       number of files F
-//! F × [u8; 8]  first bytes of the build-id of a file, or of its SHA-256: the program, then the libraries in load order
+//! F × [u8; 8]  first bytes of the build-id of a file, or of its SHA-256: the program, then the libraries in load order,
+//!              then the programs that it executes
 //! ...       packed (raw deflate): JSON text ([`Body`]), then the bytes of the old file in the order of its `undo` list
 //! ```
 //! The first bytes of a digest do not pack, so they stand apart; all the rest packs well, which keeps a program with
@@ -106,7 +107,7 @@ pub(crate) fn encode(
     undo: &[Stretch],
 ) -> Result<Vec<u8>, Error> {
     let long = || Error::Record { what: "too long" };
-    let identities = || std::iter::once(&policy.program).chain(&policy.libraries).map(identity);
+    let identities = || std::iter::once(&policy.program).chain(&policy.libraries).chain(&policy.executed).map(identity);
     let (assumptions, more) = shorten(&policy.assumptions);
     let body = Body {
         tool: format!("chestnut {}", env!("CARGO_PKG_VERSION")),

@@ -32,6 +32,15 @@ impl Report<'_> {
         SyscallNr::all_known().filter(|call| !allowed.contains(call)).count()
     }
 
+    /// How many executed programs are in it.
+    fn executed(&self) -> String {
+        match self.policy.executed.len() {
+            0 => String::new(),
+            1 => ", and a program that it executes".to_owned(),
+            number => format!(", and {number} programs that it executes"),
+        }
+    }
+
     /// For a person.
     pub(crate) fn text(&self, verbose: bool) -> String {
         let specification = self.rewritten.filter.specification();
@@ -39,13 +48,14 @@ impl Report<'_> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{}: {} system calls allowed, {} of {} blocked (action: {}); {} libraries read",
+            "{}: {} system calls allowed, {} of {} blocked (action: {}); {} libraries read{}",
             self.output.display(),
             specification.allowed().len(),
             self.blocked(),
             self.known(),
             specification.action(),
             self.policy.libraries.len(),
+            self.executed(),
         );
         for site in &self.policy.unresolved {
             let _ = writeln!(text, "warning: ignored: {}", site_text(site));
@@ -69,6 +79,9 @@ impl Report<'_> {
         for library in &self.policy.libraries {
             let build_id = library.build_id.as_ref().map_or_else(String::new, |id| format!(" (build-id {id})"));
             let _ = writeln!(text, "library: {}{build_id}", library.path.display());
+        }
+        for program in &self.policy.executed {
+            let _ = writeln!(text, "executed: {}", program.path.display());
         }
         for assumption in &self.policy.assumptions {
             let flag = assumption.flag.as_ref().map_or_else(String::new, |flag| format!(" ({flag} tells)"));
@@ -103,6 +116,7 @@ impl Report<'_> {
             "known": self.known(),
             "action": specification.action(),
             "libraries": paths,
+            "executed": self.policy.executed.iter().map(|program| &program.path).collect::<Vec<_>>(),
             "unresolved": self.policy.unresolved,
             "assumptions": self.policy.assumptions,
             "not_kept": self.lost,

@@ -45,6 +45,9 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     let policy = analysis::policy(arguments, original)?;
     analysis::emit(arguments, &policy)?;
     refuse_unresolved(arguments, &policy)?;
+    if let Some(warning) = arguments.analysis.warning(&policy) {
+        print(stderr, &format!("{warning}\n"))?;
+    }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
     let lost = output::write(&input, &place, &rewritten.bytes)?;
     let (input, output) = (arguments.input.as_path(), path.as_path());

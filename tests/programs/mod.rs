@@ -26,6 +26,7 @@ pub(crate) fn allowing(calls: impl IntoIterator<Item = SyscallNr>) -> Policy {
         tool: "a test".to_owned(),
         program: identity("/usr/bin/program", "01"),
         libraries: Vec::new(),
+        executed: Vec::new(),
         allowed: calls.into_iter().map(allowed).collect(),
         unresolved: Vec::new(),
         assumptions: Vec::new(),

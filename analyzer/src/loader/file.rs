@@ -38,8 +38,8 @@ pub struct LoadedFile {
 }
 
 /// Device and inode: the same file under two names is loaded once, as by ld.so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FileId {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
     device: u64,
     inode: u64,
 }
@@ -59,6 +59,11 @@ pub(super) struct Needs {
 impl LoadedFile {
     /// Opens and checks the file at `place`.
     pub(super) fn open(root: &Root, place: Place) -> Result<Self, LoadError> {
+        Self::open_as(root, place, None)
+    }
+
+    /// Opens and checks the file at `place`, with other bytes than its own if some are given.
+    pub(super) fn open_as(root: &Root, place: Place, bytes: Option<Mapping>) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { path: place.path.clone(), source };
         let host_path = root.host_path(&place).map_err(unreadable)?;
         let unreadable = |source| LoadError::Read { path: host_path.clone(), source };
@@ -73,7 +78,7 @@ impl LoadedFile {
         if metadata.len() == 0 {
             return Err(LoadError::Empty { path: host_path });
         }
-        let data = Mapping::new(&file).map_err(unreadable)?;
+        let data = bytes.map_or_else(|| Mapping::new(&file), Ok).map_err(unreadable)?;
         let needs = Needs::read(&data, &host_path)?;
         Ok(Self {
             place,
@@ -100,6 +105,12 @@ impl LoadedFile {
     #[must_use]
     pub fn host_path(&self) -> &Path {
         &self.host_path
+    }
+
+    /// What tells it from all other files of this machine.
+    #[must_use]
+    pub const fn id(&self) -> FileId {
+        self.id
     }
 
     /// Its bytes; a clone keeps them mapped.

@@ -14,25 +14,29 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::mapping::Mapping;
 pub use error::LoadError;
-pub use file::{FileIndex, LoadedFile};
+pub use file::{FileId, FileIndex, LoadedFile};
 pub use search::LoaderKind;
 pub use set::LoadedSet;
 
 /// Where to find the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// The root of the program's system: what its absolute paths, and absolute symbolic links, count from.
     pub root: PathBuf,
     /// Files of this machine that stand in for libraries with their `DT_SONAME` or their file name, before any search.
     pub libraries: Vec<PathBuf>,
+    /// The program's bytes, if they are not those of the file at its path.
+    pub original: Option<Mapping>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { root: PathBuf::from("/"), libraries: Vec::new() }
+        Self { root: PathBuf::from("/"), libraries: Vec::new(), original: None }
     }
 }
 
@@ -43,4 +47,13 @@ impl Default for LoadOptions {
 /// A file that cannot be read or analysed, or a library that is not found.
 pub fn load_closure(program: &Path, options: &LoadOptions) -> Result<LoadedSet, LoadError> {
     LoadedSet::load(program, options)
+}
+
+/// The path of this machine, free of symbolic links, by which a path of the program's system can be opened.
+///
+/// # Errors
+///
+/// What the system says; [`io::ErrorKind::NotFound`] if nothing is there.
+pub fn host_path(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    root::Root::new(root)?.host_path(&root::Place::in_root(path))?.canonicalize()
 }

@@ -49,7 +49,7 @@ impl LoadedSet {
         };
         let root = Root::new(&options.root).map_err(read(&options.root))?;
         let place = root.place_of(program).map_err(read(program))?;
-        let program_file = LoadedFile::open(&root, place)?;
+        let program_file = LoadedFile::open_as(&root, place, options.original.clone())?;
         let interpreter = program_file.needs.interpreter.clone();
         let search = Search::new(kind_of(interpreter.as_deref()), &root)?;
         let mut given = FxHashMap::default();

@@ -1,4 +1,4 @@
-//! Names of error numbers, for `--action errno:NAME`.
+//! Names of error numbers, for `--action errno:NAME` and `--exec deny:NAME`.
 //!
 //! Input and output: a name as errno(3) has it, and the number. The numbers are those of the crate `libc` for x86-64.
 
@@ -19,11 +19,11 @@ errors! {
 }
 
 /// The number of an error name.
-pub(super) fn number(name: &str) -> Option<u16> {
+pub(crate) fn number(name: &str) -> Option<u16> {
     ERRORS.iter().find(|(known, _)| *known == name).and_then(|(_, number)| u16::try_from(*number).ok())
 }
 
 /// The name of an error number.
-pub(super) fn name(number: u16) -> Option<&'static str> {
+pub(crate) fn name(number: u16) -> Option<&'static str> {
     ERRORS.iter().find(|(_, known)| *known == i32::from(number)).map(|(name, _)| *name)
 }

@@ -7,7 +7,7 @@
 mod action;
 mod compile;
 mod disassemble;
-mod errno;
+pub(crate) mod errno;
 mod instruction;
 mod interpreter;
 mod program;

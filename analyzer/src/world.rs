@@ -1,0 +1,350 @@
+//! One process: everything that is loaded into it, and the rounds in which libraries that are loaded by name join.
+//!
+//! Input: a program, since when it has the filter, and [`Options`]. Output: [`Part`] of a policy. Each round links what is
+//! loaded so far, computes what is reached, and asks which further libraries that brings; it ends when a round brings
+//! none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::analysis::Options;
+use crate::callers::Callers;
+use crate::converters;
+use crate::elf::{Image, SymbolKind};
+use crate::error::Error;
+use crate::evidence::{self, Calls};
+use crate::execution_sites::{self, Executions};
+use crate::guards::{GuardId, Guards};
+use crate::late_loading::{
+    Exports, Request, configured_services, converter_folder, loads_name_services, name_service_module, named_libraries,
+};
+use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedSet, load_closure};
+use crate::mapping::Mapping;
+use crate::open_sites::{self, OpenSites};
+use crate::policy::{Assumption, AssumptionKind};
+use crate::program::{Definition, Module, ModuleId, ModuleRole, Program};
+use crate::reachability::{Phase, Reachable, Root};
+use crate::solver::{Surroundings, solve};
+use crate::startup::{self, Start};
+use crate::summaries::Summaries;
+use crate::summary::ModuleSummary;
+
+/// Whose process it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// The executable, as a path of this machine.
+    pub(crate) path: PathBuf,
+    /// Its bytes, if they are not those of the file.
+    pub(crate) original: Option<Mapping>,
+    /// Whether it is the program that the user asks about, to which all options apply.
+    pub(crate) is_own: bool,
+    /// Since when it has the filter.
+    pub(crate) start: Start,
+    /// Whether it is the loader alone, with the C library, in place of a program that is not known.
+    pub(crate) is_loader: bool,
+}
+
+/// What the analysis of one process gives.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) files: LoadedSet,
+    pub(crate) calls: Calls,
+    pub(crate) executions: Executions,
+    pub(crate) assumptions: BTreeSet<Assumption>,
+}
+
+/// Everything that is loaded, and why.
+#[derive(Debug)]
+pub(crate) struct World<'o> {
+    options: &'o Options,
+    subject: Subject,
+    root: PathBuf,
+    files: LoadedSet,
+    /// By file.
+    summaries: Vec<Arc<ModuleSummary>>,
+    /// Libraries that came by name, with what may be looked up in them.
+    later: BTreeMap<FileIndex, BTreeSet<Exports>>,
+    handled: BTreeSet<Request>,
+    /// Modules that look up symbols whose names are not known: every text of theirs may be one.
+    open_lookups: BTreeSet<ModuleId>,
+    /// Symbols that are looked up by a known name.
+    symbols: BTreeSet<Vec<u8>>,
+    imports_of_converters: BTreeSet<Vec<u8>>,
+    assumptions: BTreeSet<Assumption>,
+}
+
+/// What names can mean at run time.
+struct Lookups<'w, 'data> {
+    world: &'w World<'w>,
+    program: &'w Program<'data>,
+}
+
+impl Surroundings for Lookups<'_, '_> {
+    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
+        let anywhere = self.looks_up_anything(holder) || self.world.symbols.contains(name);
+        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
+    }
+
+    fn looks_up_anything(&self, module: ModuleId) -> bool {
+        self.world.open_lookups.contains(&module)
+    }
+}
+
+impl<'o> World<'o> {
+    /// Loads the files that are there from the start.
+    pub(crate) fn load(subject: Subject, options: &'o Options) -> Result<Self, Error> {
+        let root = options.root().to_owned();
+        let original = subject.original.clone();
+        let load = LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original };
+        let files = load_closure(&subject.path, &load)?;
+        let mut world = Self {
+            options,
+            subject,
+            root,
+            files,
+            summaries: Vec::new(),
+            later: BTreeMap::new(),
+            handled: BTreeSet::new(),
+            open_lookups: BTreeSet::new(),
+            symbols: BTreeSet::new(),
+            imports_of_converters: BTreeSet::new(),
+            assumptions: BTreeSet::new(),
+        };
+        if world.subject.is_loader {
+            world.load_c_library();
+        }
+        let patterns = if world.subject.is_own { options.dlopen.as_slice() } else { &[] };
+        for pattern in patterns {
+            let names = world.matches(pattern)?;
+            if names.is_empty() {
+                world.assumptions.insert(Assumption {
+                    kind: AssumptionKind::SystemConfiguration,
+                    text: format!("no library is loaded by {pattern}, since no file matches it"),
+                    site: None,
+                    flag: Some("--dlopen".to_owned()),
+                });
+            }
+            for name in names {
+                world.handle(Request { name, exports: Exports::All })?;
+            }
+        }
+        Ok(world)
+    }
+
+    /// Computes what the process can do; `summaries` has what is known of files already.
+    pub(crate) fn solve(mut self, summaries: &Summaries) -> Result<Part, Error> {
+        loop {
+            let mappings = self.mappings();
+            let images = self.images(&mappings, summaries)?;
+            let (linked, order) = self.link(images);
+            let roots = self.roots(&linked, &order);
+            let guards = Guards::new(&linked);
+            let reached = solve(&linked, &roots, &guards, &Lookups { world: &self, program: &linked });
+            let callers = Callers::new(&linked, &reached);
+            let open = open_sites::find(&linked, &reached, &callers);
+            let wanted = self.wanted(&reached, &open);
+            let is_known = wanted.is_subset(&self.handled)
+                && open.modules_with_open_lookups.is_subset(&self.open_lookups)
+                && open.symbols.is_subset(&self.symbols);
+            if is_known {
+                let calls = evidence::calls(&linked, &reached, &callers, &guards);
+                let executions = execution_sites::find(&callers, &calls.executions);
+                let mut assumptions = self.assumptions;
+                assumptions.extend(open.assumptions);
+                assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
+                return Ok(Part { files: self.files, calls, executions, assumptions });
+            }
+            self.open_lookups.extend(open.modules_with_open_lookups);
+            self.symbols.extend(open.symbols);
+            for request in wanted {
+                self.handle(request)?;
+            }
+        }
+    }
+
+    /// The files that are loaded so far.
+    pub(crate) const fn files(&self) -> &LoadedSet {
+        &self.files
+    }
+
+    /// What glibc's loader calls in the C library at start (`elf/dl-call-libc-early-init.c`). A system without one has
+    /// no program that is started so.
+    fn load_c_library(&mut self) {
+        let _ = self.files.load_library(OsStr::new("libc.so.6"), self.files.program());
+    }
+
+    /// The names that a `dlopen` option stands for: itself, or the files that its pattern matches.
+    fn matches(&self, pattern: &str) -> Result<Vec<String>, Error> {
+        if !pattern.contains(['*', '?', '[']) {
+            return Ok(vec![pattern.to_owned()]);
+        }
+        let on_this_machine = self.root.join(pattern.trim_start_matches('/'));
+        let paths = glob::glob(&on_this_machine.to_string_lossy())
+            .map_err(|source| Error::Pattern { pattern: pattern.to_owned(), source })?;
+        let inside = paths.filter_map(Result::ok).filter_map(|path| {
+            let relative = path.strip_prefix(&self.root).ok()?;
+            Some(Path::new("/").join(relative).to_string_lossy().into_owned())
+        });
+        let names: Vec<String> = inside.collect();
+        Ok(names)
+    }
+
+    /// The bytes of all files; a copy keeps them mapped.
+    fn mappings(&self) -> Vec<Mapping> {
+        self.files.files().iter().map(|file| file.data().clone()).collect()
+    }
+
+    /// Parses every file, and analyses those that are new.
+    fn images<'m>(&mut self, mappings: &'m [Mapping], summaries: &Summaries) -> Result<Vec<Image<'m>>, Error> {
+        let parsed: Result<Vec<Image<'m>>, Error> = mappings
+            .par_iter()
+            .zip(self.files.files())
+            .map(|(data, file)| {
+                Image::parse(data).map_err(|source| Error::Image { path: file.path().to_owned(), source })
+            })
+            .collect();
+        let images = parsed?;
+        let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
+        let new: Vec<_> = files.collect();
+        let mut found = new.par_iter().map(|(image, file)| summaries.of(file.id(), image)).collect();
+        self.summaries.append(&mut found);
+        Ok(images)
+    }
+
+    /// Links the files in the loader's scope order, those that come later last.
+    fn link<'m>(&self, images: Vec<Image<'m>>) -> (Program<'m>, Vec<FileIndex>) {
+        let order = self.scope_order();
+        let mut images: Vec<Option<Image<'m>>> = images.into_iter().map(Some).collect();
+        let modules = order.iter().filter_map(|&index| {
+            let file = self.files.file(index)?;
+            let role = if self.subject.is_loader {
+                if index == self.files.program() { ModuleRole::Interpreter } else { ModuleRole::Needed }
+            } else if index == self.files.program() {
+                ModuleRole::Main
+            } else if file.is_interpreter() {
+                ModuleRole::Interpreter
+            } else if self.files.scope().contains(&index) {
+                ModuleRole::Needed
+            } else {
+                ModuleRole::LoadedLater
+            };
+            let image = images.get_mut(index.0)?.take()?;
+            let summary = Arc::clone(self.summaries.get(index.0)?);
+            Some(Module { path: file.path().to_owned(), role, image, summary })
+        });
+        (Program::new(modules.collect()), order)
+    }
+
+    fn scope_order(&self) -> Vec<FileIndex> {
+        let mut order = self.files.scope().to_vec();
+        order.extend(self.files.interpreter().filter(|index| !order.contains(index)));
+        let rest = (0..self.files.files().len()).map(FileIndex).filter(|index| !order.contains(index));
+        let rest: Vec<FileIndex> = rest.collect();
+        order.extend(rest);
+        order
+    }
+
+    /// Where execution starts, with the exports of libraries that are looked up without a known name.
+    fn roots(&self, program: &Program<'_>, order: &[FileIndex]) -> Vec<Root> {
+        let mut roots = startup::roots(program, self.subject.start);
+        for (id, module) in program.modules() {
+            let index = usize::try_from(id.0).ok().and_then(|position| order.get(position));
+            for exports in index.and_then(|index| self.later.get(index)).into_iter().flatten() {
+                let prefix: &[u8] = match exports {
+                    Exports::Named | Exports::Converters => continue,
+                    Exports::Prefixed(prefix) => prefix.as_bytes(),
+                    Exports::All => b"",
+                };
+                for symbol in module.image.symbols().iter().filter(|s| s.is_exported() && s.name.starts_with(prefix)) {
+                    if symbol.kind != SymbolKind::Tls {
+                        let reason = "export of a library that is loaded by name";
+                        roots.push(Root { at: (id, symbol.value), phase: Phase::After, reason, escapes: true });
+                    }
+                }
+            }
+        }
+        for name in &self.imports_of_converters {
+            for found in program.exported(name, |_| true) {
+                let reason = "import of a character set converter";
+                roots.push(Root { at: (found.module, found.address), phase: Phase::After, reason, escapes: true });
+            }
+        }
+        roots
+    }
+
+    /// What a round brings.
+    fn wanted(&self, reached: &Reachable<'_>, open: &OpenSites) -> BTreeSet<Request> {
+        let mut wanted = named_libraries(reached);
+        let named = open.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
+        wanted.extend(named);
+        if loads_name_services(reached) {
+            wanted.extend(self.services().iter().map(|service| name_service_module(service)));
+        }
+        if let Some(folder) = converter_folder(reached) {
+            wanted.insert(Request { name: folder.to_string_lossy().into_owned(), exports: Exports::Converters });
+        }
+        wanted
+    }
+
+    fn services(&self) -> BTreeSet<String> {
+        match &self.options.nss {
+            Some(services) => services.iter().cloned().collect(),
+            None => configured_services(std::fs::read_to_string(self.root.join("etc/nsswitch.conf")).ok().as_deref()),
+        }
+    }
+
+    /// Brings in what a request names.
+    fn handle(&mut self, request: Request) -> Result<(), Error> {
+        if !self.handled.insert(request.clone()) {
+            return Ok(());
+        }
+        if request.exports == Exports::Converters {
+            let below_root = Path::new(&request.name).strip_prefix("/").unwrap_or(Path::new(&request.name));
+            let found = converters::read(&self.root.join(below_root));
+            self.imports_of_converters.extend(found.imports);
+            let folder = Path::new(&request.name);
+            for file in found.conspicuous {
+                let name = folder.join(file).to_string_lossy().into_owned();
+                self.handle(Request { name, exports: Exports::All })?;
+            }
+            return Ok(());
+        }
+        match self.files.load_library(OsStr::new(&request.name), self.files.program()) {
+            Ok(scope) => {
+                if let Some(&index) = scope.first().filter(|index| !self.files.scope().contains(index)) {
+                    self.later.entry(index).or_default().insert(request.exports);
+                }
+                Ok(())
+            }
+            // What is not there, or is no library, cannot be loaded at run time either.
+            Err(error) if request.exports != Exports::All => {
+                self.note_absent(&request, &error);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn note_absent(&mut self, request: &Request, error: &LoadError) {
+        if matches!(request.exports, Exports::Prefixed(_))
+            && !request.name.starts_with("libnss_files.")
+            && !request.name.starts_with("libnss_dns.")
+        {
+            self.assumptions.insert(Assumption {
+                kind: AssumptionKind::SystemConfiguration,
+                text: match error {
+                    LoadError::MissingLibrary { .. } => {
+                        format!("the name service module {} stays absent", request.name)
+                    }
+                    _ => format!("the name service module {} stays absent: {error}", request.name),
+                },
+                site: None,
+                flag: Some("--nss".to_owned()),
+            });
+        }
+    }
+}
