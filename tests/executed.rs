@@ -1,0 +1,104 @@
+//! Programs that a patched program executes: they inherit its filter, which must let through what they need.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+mod programs;
+
+use std::path::{Path, PathBuf};
+
+use chestnut_analyzer::policy::Policy;
+use programs::{Scratch, run, text};
+
+const SOURCE: &str = "execute.c";
+
+/// Patches with flags, and returns the new file and what was said.
+fn patch(scratch: &Scratch, input: &Path, name: &str, flags: &[&str]) -> (PathBuf, String) {
+    let output = scratch.path(name);
+    let files = [input.to_str().unwrap(), output.to_str().unwrap()];
+    let ended = run(env!("CARGO_BIN_EXE_chestnut-patch"), &[flags, &files].concat());
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    (output, text(&ended.stderr))
+}
+
+/// A program that executes `target`, a constant in it.
+fn executing(scratch: &Scratch, target: &Path, name: &str) -> PathBuf {
+    scratch.build(&format!("gcc -O2 -DTARGET=\"{}\"", target.display()), SOURCE, name)
+}
+
+fn says(program: &Path, arguments: &[&str]) -> String {
+    text(&run(program, arguments).stdout)
+}
+
+#[test]
+fn the_interpreter_of_a_script_is_followed() {
+    let scratch = Scratch::new();
+    for (name, line) in [("plain", "#!/bin/sh"), ("env", "#!/usr/bin/env sh"), ("bare", "echo the kernel refuses this")]
+    {
+        let script = scratch.program(name, format!("{line}\necho script; umask; exit 4\n").as_bytes());
+        let program = executing(&scratch, &script, &format!("{name}.executing"));
+        let (patched, said) = patch(&scratch, &program, &format!("{name}.patched"), &[]);
+        assert!(said.contains("executes"), "{said}");
+        assert_eq!(says(&patched, &[]), says(&program, &[]), "{line}");
+    }
+    assert!(says(&scratch.path("plain.patched"), &[]).contains("script\n"));
+}
+
+#[test]
+fn a_program_executes_itself_by_its_path() {
+    let scratch = Scratch::new();
+    let path = scratch.path("own");
+    let command = format!("gcc -O2 -DOWN -DTARGET=\"{}\"", path.display());
+    let program = scratch.build(&command, SOURCE, "own");
+    let expected = says(&program, &[]);
+    assert_eq!(expected, "once more\nended with 0, signal 0\n");
+    let (patched, _) = patch(&scratch, &program, "new", &[]);
+    std::fs::rename(patched, &path).unwrap();
+    assert_eq!(says(&path, &[]), expected);
+}
+
+/// What the last of them executes is known to whoever patched it only: the filter in it tells the others.
+#[test]
+fn a_patched_program_runs_a_patched_program_that_runs_one() {
+    let scratch = Scratch::new();
+    let last = scratch.build("gcc -O2", SOURCE, "last");
+    let (last, said) = patch(&scratch, &last, "last.patched", &["--exec-target", "/usr/bin/stat"]);
+    assert!(!said.contains("warning"), "{said}");
+    let middle = executing(&scratch, &last, "middle");
+    let (middle, _) = patch(&scratch, &middle, "middle.patched", &[]);
+    let first = executing(&scratch, &middle, "first");
+    let (first, _) = patch(&scratch, &first, "first.patched", &[]);
+    let found = says(&first, &["/usr/bin/stat"]);
+    assert_eq!(found.matches("ended with 0, signal 0").count(), 2, "{found}");
+    assert!(found.starts_with("ended with 1, signal 0\n"), "stat says that it wants an operand: {found}");
+}
+
+#[test]
+fn executions_that_are_denied_fail_with_the_error_that_is_named() {
+    let scratch = Scratch::new();
+    let program = executing(&scratch, Path::new("/bin/true"), "program");
+    for (flag, number) in [("deny:ENOENT", 2), ("deny", 13)] {
+        let (patched, _) = patch(&scratch, &program, &format!("{flag}.patched"), &["--exec", flag]);
+        assert_eq!(says(&patched, &[]), format!("ended with {number}, signal 0\n"));
+    }
+    let contradiction =
+        run(env!("CARGO_BIN_EXE_chestnut-patch"), &["--exec", "deny", "--exec-target", "ls", "--list", "/bin/true"]);
+    assert_eq!(contradiction.status.code(), Some(2), "{}", text(&contradiction.stderr));
+}
+
+#[test]
+fn a_launcher_is_warned_about_until_its_targets_are_named() {
+    let scratch = Scratch::new();
+    let program = scratch.build("gcc -O2", SOURCE, "launcher");
+    let (patched, said) = patch(&scratch, &program, "warned", &[]);
+    assert!(said.starts_with("warning: ") && said.contains("--exec-target"), "{said}");
+    // The loader alone is no reason for a failure, but `stat` needs more.
+    assert!(says(&patched, &["/bin/true"]).contains("ended with 0, signal 0"));
+    assert!(says(&patched, &["/usr/bin/stat", "/"]).contains("signal 31"));
+    let policy = scratch.path("policy.json");
+    let flags = ["--exec-target", "stat", "--emit-policy", policy.to_str().unwrap()];
+    let (patched, said) = patch(&scratch, &program, "told", &flags);
+    assert!(!said.contains("warning"), "{said}");
+    assert!(says(&patched, &["stat", "/"]).contains("ended with 0, signal 0"));
+    let policy: Policy = serde_json::from_slice(&std::fs::read(policy).unwrap()).unwrap();
+    assert_eq!(policy.executed.first().map(|file| file.path.as_path()), Some(Path::new("/usr/bin/stat")));
+}
