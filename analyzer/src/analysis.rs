@@ -316,7 +316,7 @@ impl Analysis<'_> {
             for (call, entry) in executed.calls(is_own) {
                 allowed.entry(call).or_insert(entry);
             }
-            // What a filter of its own refuses is no question.
+            // Of one with a filter of its own, those up to its entry point: that filter decides the others.
             unresolved.extend(executed.part.calls.unresolved.iter().cloned());
             assumptions.extend(executed.assumptions(is_own));
             files.add(&executed.part, !executed.is_loader);
