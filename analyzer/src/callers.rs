@@ -45,6 +45,7 @@ pub struct Callers<'a, 'data> {
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
     live_in: live_in::LiveIn,
+    results: RefCell<FxHashMap<FunctionKey, Option<live_in::Results>>>,
 }
 
 /// Calls with the functions that make them.
@@ -98,6 +99,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             stores: RefCell::default(),
             targets: RefCell::default(),
             live_in: live_in::LiveIn::default(),
+            results: RefCell::default(),
         }
     }
 
@@ -132,6 +134,14 @@ impl<'a, 'data> Callers<'a, 'data> {
     #[must_use]
     pub fn computed_calls(&self, caller: FunctionKey) -> Sites {
         self.sites(&self.computed, caller, |c| c == Callee::Computed)
+    }
+
+    /// The call at an address of `caller`.
+    #[must_use]
+    pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<CallSite> {
+        let named = self.sites(&self.named, caller, |c| c != Callee::Computed);
+        let found = named.iter().find(|site| site.at == at).cloned();
+        found.or_else(|| self.computed_calls(caller).iter().find(|site| site.at == at).cloned())
     }
 
     /// The code of a module.

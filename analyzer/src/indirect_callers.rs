@@ -9,7 +9,7 @@
 //! Over-approximates: any address that code or data takes may be the start of a table. May miss: calls from other files
 //! that are handed the table.
 
-mod uses;
+pub(crate) mod uses;
 
 use std::collections::BTreeSet;
 

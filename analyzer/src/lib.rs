@@ -15,6 +15,7 @@ pub mod data;
 pub mod dataflow;
 pub mod elf;
 pub mod error;
+pub(crate) mod evaluate;
 pub mod evidence;
 pub mod execution;
 pub mod execution_sites;

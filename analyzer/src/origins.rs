@@ -20,10 +20,12 @@ use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::dataflow;
 use crate::elf::SymbolKind;
+use crate::evaluate::evaluate;
 use crate::functions::{Function, FunctionId};
-use crate::instruction::fixed_memory_operand;
+use crate::indirect_callers::uses::only_reads;
+use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, ModuleId};
-use crate::reachability::FunctionKey;
+use crate::reachability::{FunctionKey, Node};
 use crate::registers::State;
 use crate::value::{Atom, Value};
 
@@ -59,6 +61,9 @@ struct Search<'c, 'a, 'data> {
 
 /// So deep, indirect callers are not sought any more: the targets of indirect calls, and names.
 const MAX_DEPTH: usize = 1;
+
+/// So deep, what calls return is not followed any more.
+const MAX_RESULTS: usize = 3;
 
 /// Follows each value to where it is fixed, through tables of functions too.
 #[must_use]
@@ -104,6 +109,7 @@ impl Search<'_, '_, '_> {
             Atom::ParameterField(number, offset) => {
                 self.follow_callers(function, number, &|value, state| field(&value, offset, state))
             }
+            Atom::Returned(call) => self.follow_result(function, call),
             Atom::Global(slot) => self.follow_stores(function.0, slot, &|value, _| Some(value)),
             Atom::GlobalField(slot, offset) => {
                 self.follow_stores(function.0, slot, &|value, state| field(&value, offset, state))
@@ -145,6 +151,30 @@ impl Search<'_, '_, '_> {
         complete && any
     }
 
+    /// Adds what a call returned: computed where its arguments tell, else what the callees return at all.
+    fn follow_result(&mut self, caller: FunctionKey, at: Vaddr) -> bool {
+        let site = self.callers.call_at(caller, at).filter(|_| self.depth < MAX_RESULTS);
+        let callees = site.and_then(|site| Some((self.callers.callees(caller, &site, self.depth + 1)?, site)));
+        let Some((callees, site)) = callees else { return false };
+        let mut complete = true;
+        for callee in callees {
+            if let Some((atom, module)) = evaluate(self.callers, callee, (caller, &site), self.depth) {
+                let holder = if module == caller.0 { caller } else { (module, FunctionId(0)) };
+                self.found.known.push((atom, holder, at));
+                continue;
+            }
+            match self.callers.results(callee) {
+                Some(results) => self.work.extend(results.iter().map(|(at, value)| Seen {
+                    function: callee,
+                    at: *at,
+                    value: value.clone(),
+                })),
+                None => complete = false,
+            }
+        }
+        complete
+    }
+
     /// Adds what the variable at `slot` holds at first and what is stored there; false if others may store too.
     fn follow_stores(&mut self, id: ModuleId, slot: Vaddr, see: See<'_>) -> bool {
         let Some(module) = self.callers.program.module(id) else { return false };
@@ -152,9 +182,10 @@ impl Search<'_, '_, '_> {
             return self.follow_initial((id, FunctionId(0)), slot, see);
         }
         let (Some(references), Some(code)) = (self.callers.references(id), self.callers.code(id)) else { return false };
-        if is_shared(module, &references, slot) {
+        if self.is_shared(module, (id, slot), &references, &code) {
             return false;
         }
+        let bytes = width(module, &references, slot);
         let near = Vaddr(slot.0.saturating_sub(WIDEST_STORE))..Vaddr(slot.0.saturating_add(8));
         let stores = self.callers.stores((id, slot), || {
             let mut found = Vec::new();
@@ -163,7 +194,7 @@ impl Search<'_, '_, '_> {
             let holders: BTreeSet<FunctionId> = references.accessing(&near).filter(reached).collect();
             for function in holders {
                 let body = module.summary.functions().function(function);
-                let stores = body.map(|body| stores_in(&code, body, slot)).unwrap_or_default();
+                let stores = body.map(|body| stores_in(&code, body, slot, bytes)).unwrap_or_default();
                 found.extend(stores.into_iter().map(|(at, value, state)| ((id, function), at, value, state)));
             }
             found
@@ -178,6 +209,33 @@ impl Search<'_, '_, '_> {
         let holder = stores.first().map(|store| store.0);
         let place = holder.unwrap_or((id, FunctionId(0)));
         complete & self.follow_initial(place, slot, see)
+    }
+
+    /// Whether code that was not seen may write a variable: another file knows its name, or somebody has its address
+    /// who does more with it than to read.
+    fn is_shared(
+        &self,
+        module: &Module<'_>,
+        (id, slot): (ModuleId, Vaddr),
+        references: &References,
+        code: &Code<'_, '_>,
+    ) -> bool {
+        let here = slot..slot.checked_add(1).unwrap_or(slot);
+        let functions = module.summary.functions();
+        let only_reads = |taker: FunctionId| {
+            let read_by = |call: &Instruction| self.callers.read_by(id, call);
+            functions.function(taker).is_some_and(|function| only_reads(code, function, slot, &read_by))
+        };
+        let mut takers = references.taking(&here).filter(|taker| self.callers.reached.phase((id, *taker)).is_some());
+        let is_pointed = || references.is_pointed_into(&here) && self.is_in_data((id, slot), module);
+        is_exported(module, slot) || is_pointed() || !takers.all(only_reads)
+    }
+
+    /// Whether reached data of the file holds an address.
+    fn is_in_data(&self, (id, at): (ModuleId, Vaddr), module: &Module<'_>) -> bool {
+        let data = module.summary.data();
+        let mut pointers = data.pointers().iter().filter(|p| p.target == PointerTarget::Local(at) && !p.is_linkage);
+        pointers.any(|p| self.callers.reached.cause(Node::Object(id, data.object_at(p.slot).start)).is_some())
     }
 
     /// Adds what the file or the loader puts into the variable at `slot`; false if that is not known.
@@ -232,30 +290,40 @@ fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
     Some(result)
 }
 
-/// Whether code that was not seen may write the variable: its address is taken, or another file knows its name.
-fn is_shared(module: &Module<'_>, references: &References, slot: Vaddr) -> bool {
+/// Whether another file knows the name of a variable.
+fn is_exported(module: &Module<'_>, slot: Vaddr) -> bool {
     let exported = |symbol: &crate::elf::Symbol<'_>| {
         symbol.is_exported()
             && !symbol.is_function()
             && symbol.value <= slot
             && symbol.value.checked_add(symbol.size).is_some_and(|end| slot < end)
     };
-    let behind = slot.checked_add(1).unwrap_or(slot);
-    references.taking(&(slot..behind)).next().is_some() || module.image.symbols().iter().any(exported)
+    module.image.symbols().iter().any(exported)
+}
+
+/// How many bytes of a variable are read at once: 4, or 8 if that is not known.
+fn width(module: &Module<'_>, references: &References, slot: Vaddr) -> u64 {
+    let here = slot..slot.checked_add(1).unwrap_or(slot);
+    let functions = module.summary.functions();
+    let readers = references.accessing(&here).filter_map(|id| functions.function(id));
+    let reads = readers.flat_map(|function| &function.references).filter(|r| r.target == slot);
+    let is_narrow = |kind| !matches!(kind, ReferenceKind::Load(5..) | ReferenceKind::Address);
+    let is_taken = references.taking(&here).next().is_some();
+    if !is_taken && reads.map(|r| r.kind).all(is_narrow) { 4 } else { 8 }
 }
 
 /// A store may begin so many bytes before the variable and still write it (a vector register).
 const WIDEST_STORE: u64 = 63;
 
-/// The values that a function stores at `slot`.
-fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr) -> Vec<(Vaddr, Value, State)> {
+/// The values that a function stores in the `bytes` at `slot`.
+fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr, bytes: u64) -> Vec<(Vaddr, Value, State)> {
     let (instructions, cfg) = code.control_flow(body);
     let mut found = Vec::new();
     dataflow::observe(
         &code.memory(),
         &instructions,
         &cfg,
-        |i| writes(i, slot),
+        |i| writes(i, slot, bytes),
         |instruction, at, state| {
             let is_exact = fixed_memory_operand(instruction) == Some(slot);
             let value = if is_exact { state.stored_value(instruction, &code.memory()) } else { Value::Top };
@@ -266,12 +334,12 @@ fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr) -> Vec<(Vaddr, V
 }
 
 /// Whether an instruction may write the variable.
-fn writes(instruction: &Instruction, slot: Vaddr) -> bool {
+fn writes(instruction: &Instruction, slot: Vaddr, bytes: u64) -> bool {
     use Mnemonic::{Bt, Call, Cmp, Jmp, Push, Test};
     let Some(start) = fixed_memory_operand(instruction).filter(|_| instruction.op0_kind() == OpKind::Memory) else {
         return false;
     };
     let size = u64::try_from(instruction.memory_size().size()).unwrap_or(u64::MAX);
-    let overlaps = start.0 < slot.0.saturating_add(8) && slot.0 < start.0.saturating_add(size);
+    let overlaps = start.0 < slot.0.saturating_add(bytes) && slot.0 < start.0.saturating_add(size);
     overlaps && !matches!(instruction.mnemonic(), Bt | Call | Cmp | Jmp | Push | Test)
 }

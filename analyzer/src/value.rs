@@ -33,6 +33,8 @@ pub enum Atom {
     ParameterField(u16, i64),
     /// What stands so many bytes behind the address that is in the variable.
     GlobalField(Vaddr, i64),
+    /// What the call at this address returned.
+    Returned(Vaddr),
 }
 
 /// A set of [`Atom`]s, or anything.

@@ -9,13 +9,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use rustc_hash::FxHashMap;
 
 use super::Callers;
 use crate::address::Vaddr;
-use crate::arguments::{Callee, callee};
+use crate::arguments::{CallSite, Callee, callee};
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::dataflow;
@@ -24,7 +25,7 @@ use crate::functions::Function;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
 use crate::registers::{ARGUMENTS, bit};
-use crate::value::Atom;
+use crate::value::{Atom, Value};
 
 /// More functions are not looked at for one answer.
 const MOST_FUNCTIONS: usize = 4096;
@@ -69,6 +70,9 @@ enum Entered {
     Reading(u16),
 }
 
+/// What a function returns, and where it does.
+pub(crate) type Results = Rc<[(Vaddr, Value)]>;
+
 /// Answers, once found.
 #[derive(Debug, Default)]
 pub(super) struct LiveIn(RefCell<FxHashMap<FunctionKey, u16>>);
@@ -86,7 +90,7 @@ impl<'a, 'data> Callers<'a, 'data> {
     }
 
     /// The least solution for `root` and all that it leaves registers to.
-    fn live_in(&self, root: FunctionKey) -> u16 {
+    pub(crate) fn live_in(&self, root: FunctionKey) -> u16 {
         if let Some(&known) = self.live_in.0.borrow().get(&root) {
             return known;
         }
@@ -169,24 +173,59 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The functions whose addresses a resolver can return.
     fn resolved(&self, module: ModuleId, resolver: Vaddr) -> Option<Vec<FunctionKey>> {
-        let (code, key) = (self.code(module)?, self.starting(module, resolver)?);
-        let function = self.program.module(module)?.summary.functions().function(key.1)?;
-        let (instructions, cfg) = code.control_flow(function);
-        let mut results = Vec::new();
-        let is_way_out = |i: &Instruction| i.flow_control() == FlowControl::Return || leaves(function, i);
-        dataflow::observe(&code.memory(), &instructions, &cfg, is_way_out, |instruction, _, state| {
-            let returns = instruction.flow_control() == FlowControl::Return;
-            results.push(if returns { state.register(Register::RAX).atoms().map(<[Atom]>::to_vec) } else { None });
-        });
         let mut keys = Vec::new();
-        for atom in results.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten() {
-            match atom {
-                Atom::Address(at) => keys.push(self.starting(module, at)?),
-                Atom::Constant(0) => {}
-                _ => return None,
+        for (_, value) in self.results(self.starting(module, resolver)?)?.iter() {
+            for &atom in value.atoms()? {
+                match atom {
+                    Atom::Address(at) => keys.push(self.starting(module, at)?),
+                    Atom::Constant(0) => {}
+                    _ => return None,
+                }
             }
         }
         (!keys.is_empty()).then_some(keys)
+    }
+
+    /// What a function returns in `rax`, and where; `None` if it may leave in another way.
+    pub(crate) fn results(&self, key: FunctionKey) -> Option<Results> {
+        if let Some(known) = self.results.borrow().get(&key) {
+            return known.clone();
+        }
+        let found = self.find_results(key).map(Into::into);
+        self.results.borrow_mut().insert(key, found.clone());
+        found
+    }
+
+    fn find_results(&self, key: FunctionKey) -> Option<Vec<(Vaddr, Value)>> {
+        let code = self.code(key.0)?;
+        let function = self.program.module(key.0)?.summary.functions().function(key.1)?;
+        let (instructions, cfg) = code.control_flow(function);
+        let mut results = Vec::new();
+        let is_way_out = |i: &Instruction| {
+            let is_call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            i.flow_control() == FlowControl::Return || !is_call && leaves(function, i)
+        };
+        dataflow::observe(&code.memory(), &instructions, &cfg, is_way_out, |instruction, at, state| {
+            let returns = instruction.flow_control() == FlowControl::Return;
+            results.push(returns.then(|| (at, state.register(Register::RAX))));
+        });
+        results.into_iter().collect()
+    }
+
+    /// The functions that a call can enter; `None` if that is not known, or known by a standard's prototype only.
+    pub(crate) fn callees(&self, caller: FunctionKey, site: &CallSite, depth: usize) -> Option<Vec<FunctionKey>> {
+        if site.callee != Callee::Computed {
+            return match self.entered(caller.0, site.callee)? {
+                Entered::Functions(keys) => Some(keys),
+                Entered::Reading(_) => None,
+            };
+        }
+        let targets = self.targets_of(caller, site, depth);
+        let functions = targets.known.iter().map(|&(atom, holder, _)| match atom {
+            Atom::Address(at) => self.starting(holder.0, at),
+            _ => None,
+        });
+        functions.collect::<Option<Vec<_>>>().filter(|keys| targets.unknown.is_empty() && !keys.is_empty())
     }
 
     fn body(&self, key: FunctionKey) -> Body {

@@ -47,6 +47,25 @@ pub(super) fn calls_through(
     slot_or_start: Vaddr,
     read_by: &dyn Fn(&Instruction) -> u16,
 ) -> Option<Vec<Vaddr>> {
+    follow(code, function, Source::Target(slot_or_start), read_by)
+}
+
+/// Whether all that the function does with the address of a variable is to read memory behind it.
+pub(crate) fn only_reads(
+    code: &Code<'_, '_>,
+    function: &Function,
+    variable: Vaddr,
+    read_by: &dyn Fn(&Instruction) -> u16,
+) -> bool {
+    follow(code, function, Source::Variable(variable), read_by).is_some_and(|calls| calls.is_empty())
+}
+
+fn follow(
+    code: &Code<'_, '_>,
+    function: &Function,
+    source: Source,
+    read_by: &dyn Fn(&Instruction) -> u16,
+) -> Option<Vec<Vaddr>> {
     let (instructions, cfg) = code.control_flow(function);
     let mut places: FxHashMap<Vaddr, Place> = FxHashMap::default();
     dataflow::observe(
@@ -62,7 +81,16 @@ pub(super) fn calls_through(
             places.insert(at, Place { operand, is_vague, top, escaped: state.lowest_escaped() });
         },
     );
-    Uses { code, instructions: &instructions, cfg: &cfg, places, source: slot_or_start, read_by }.follow()
+    Uses { code, instructions: &instructions, cfg: &cfg, places, source, read_by }.follow()
+}
+
+/// What is followed.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The address of a function, or the slot where it stands.
+    Target(Vaddr),
+    /// The address of a variable.
+    Variable(Vaddr),
 }
 
 struct Uses<'u, 'a, 'data> {
@@ -70,7 +98,7 @@ struct Uses<'u, 'a, 'data> {
     instructions: &'u [Instruction],
     cfg: &'u Cfg,
     places: FxHashMap<Vaddr, Place>,
-    source: Vaddr,
+    source: Source,
     read_by: &'u dyn Fn(&Instruction) -> u16,
 }
 
@@ -107,11 +135,32 @@ impl Uses<'_, '_, '_> {
 
     /// Whether the instruction brings the address into its first operand.
     fn is_source(&self, instruction: &Instruction) -> bool {
-        let is_here = fixed_memory_operand(instruction) == Some(self.source);
-        let is_number =
-            matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64)
-                && instruction.immediate(1) == self.source.0;
+        let (source, loads) = match self.source {
+            Source::Target(at) => (at, true),
+            // Who reads or writes the variable itself does not take its address.
+            Source::Variable(at) => (at, instruction.mnemonic() == Mnemonic::Lea),
+        };
+        let is_here = loads && fixed_memory_operand(instruction) == Some(source);
+        let is_number = (0..instruction.op_count()).any(|operand| {
+            use OpKind::{Immediate32, Immediate32to64, Immediate64, Memory};
+            match instruction.op_kind(operand) {
+                Immediate32 | Immediate64 | Immediate32to64 => instruction.immediate(operand) == source.0,
+                // An array that a register indexes.
+                Memory => !loads && is_indexed(instruction) && instruction.memory_displacement64() == source.0,
+                _ => false,
+            }
+        });
         is_here || is_number && !self.code.image.is_position_independent()
+    }
+
+    /// Whether the instruction only reads memory behind a copy of a variable's address.
+    fn reads_behind(&self, instruction: &Instruction, copies: &Copies) -> bool {
+        let holds = |register: Register| copies.registers & bit(register) != 0;
+        let has_memory = instruction.op1_kind() == OpKind::Memory && !is_indexed(instruction);
+        let is_load = has_memory && instruction.op0_kind() == OpKind::Register && instruction.op_count() == 2;
+        let is_base = holds(instruction.memory_base()) && !holds(instruction.memory_index());
+        let is_plain = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Movzx);
+        matches!(self.source, Source::Variable(_)) && is_plain && is_load && is_base
     }
 
     /// Follows one instruction; `None` if the address gets out.
@@ -129,6 +178,10 @@ impl Uses<'_, '_, '_> {
         let holds = |copies: &Copies, register: Register| copies.registers & bit(register) != 0;
         let to_register = instruction.op0_kind() == OpKind::Register;
         let is_whole = instruction.op0_register().is_gpr64();
+        if self.reads_behind(instruction, copies) {
+            set(copies, instruction.op0_register(), false);
+            return Some(());
+        }
         match instruction.mnemonic() {
             Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Nop => return Some(()),
             _ if callee(instruction).is_some() || instruction.flow_control() == FlowControl::Return => {
@@ -212,6 +265,10 @@ impl Uses<'_, '_, '_> {
         copies.registers &= !self.code.changed_by(instruction);
         (!passes).then_some(())
     }
+}
+
+fn is_indexed(instruction: &Instruction) -> bool {
+    instruction.memory_index() != Register::None
 }
 
 fn set(copies: &mut Copies, register: Register, is_copied: bool) {

@@ -15,11 +15,17 @@ pub(super) fn truncate(atom: Atom, bytes: usize) -> Option<Atom> {
         (Atom::Constant(c), 4) => Some(Atom::Constant(c & 0xffff_ffff)),
         (Atom::Constant(_), _) => Some(atom),
         // Arguments of system calls' number type are 32 bits wide, so the low half is all of it.
-        (Atom::Parameter(_) | Atom::Global(_) | Atom::ParameterField(..) | Atom::GlobalField(..), 4 | 8) => Some(atom),
+        (atom, 4 | 8) if is_elsewhere(atom) => Some(atom),
         (Atom::Address(a), 4) if u32::try_from(a.0).is_ok() => Some(atom),
         (Atom::Address(_) | Atom::Frame(_) | Atom::Element(..) | Atom::FrameElement(..), 8) => Some(atom),
         _ => None,
     }
+}
+
+/// Whether an atom stands for a number that is fixed elsewhere.
+pub(super) const fn is_elsewhere(atom: Atom) -> bool {
+    use Atom::{Global, GlobalField, Parameter, ParameterField, Returned};
+    matches!(atom, Parameter(_) | Global(_) | ParameterField(..) | GlobalField(..) | Returned(_))
 }
 
 /// The low `bytes` of a number, with their sign.

@@ -7,8 +7,9 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::arithmetic::{add, constants, negate, sign_extend};
+use super::arithmetic::{add, constants, is_elsewhere, negate, sign_extend};
 use super::{ARGUMENTS, SYSCALL_ARGUMENTS, State, bit};
+use crate::address::Vaddr;
 use crate::instruction::{is_conditional_move, is_conditional_set};
 use crate::memory::Memory;
 use crate::value::{Atom, Value};
@@ -39,10 +40,13 @@ impl State {
         self.set(Register::RSP, moved);
     }
 
-    /// A call has returned: what the callee may change is unknown.
-    fn returned(&mut self, changed: u16) {
+    /// A call has returned: what the callee may change is unknown, but for its result.
+    fn returned(&mut self, changed: u16, call: Vaddr) {
         for register in ALL.into_iter().filter(|&register| changed & bit(register) != 0) {
             self.set(register, Value::Top);
+        }
+        if changed & bit(Register::RAX) != 0 {
+            self.set(Register::RAX, Value::One(Atom::Returned(call)));
         }
         self.frame.forget_escaped();
     }
@@ -62,10 +66,18 @@ impl State {
                 };
                 let value = self.operand(instruction, 1, memory).map(|atom| match atom {
                     Atom::Constant(x) => Some(Atom::Constant(sign_extend(x, bytes))),
-                    Atom::Parameter(_) => Some(atom),
-                    _ => None,
+                    // A number of a system call is 32 bits wide, whatever its sign.
+                    other => is_elsewhere(other).then_some(other),
                 });
                 self.assign(instruction, value);
+            }
+            // The only operand that it has is `rax`.
+            Mnemonic::Cdqe => {
+                let value = self.sub_register(Register::EAX).map(|atom| match atom {
+                    Atom::Constant(x) => Some(Atom::Constant(sign_extend(x, 4))),
+                    other => is_elsewhere(other).then_some(other),
+                });
+                self.set(Register::RAX, value);
             }
             Mnemonic::Lea => {
                 let value = self.effective_address(instruction);
@@ -101,7 +113,7 @@ impl State {
             }
             Mnemonic::Call => {
                 self.pass_on(&ARGUMENTS);
-                self.returned(memory.changed_by(instruction));
+                self.returned(memory.changed_by(instruction), Vaddr(instruction.ip()));
             }
             Mnemonic::Syscall => {
                 self.pass_on(&SYSCALL_ARGUMENTS);
