@@ -182,7 +182,11 @@ fn disassembly_is_as_expected() {
     let rewritten = rewrite(
         &read("/bin/true".as_ref()),
         &allowing(["read", "write", "close", "exit_group"].map(call)),
-        &FilterOptions { action: Action::Errno(1), failing: BTreeMap::from([(call("execve"), 13)]) },
+        &FilterOptions {
+            action: Action::Errno(1),
+            failing: BTreeMap::from([(call("execve"), 13)]),
+            ..FilterOptions::default()
+        },
     );
     let found = disassemble(rewritten.unwrap().filter.program());
     let path = programs::source_path("filter.txt");

@@ -16,6 +16,7 @@ use std::process::Output;
 
 use chestnut_analyzer::address::Vaddr;
 use chestnut_analyzer::policy::{CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::syscall::SyscallNr;
 use programs::{Scratch, denying, read, run, text};
 use serde_json::Value;
 
@@ -237,6 +238,30 @@ fn repatch_and_unpatch() {
     assert_eq!(read(&third), read(&desk.input));
     let never = command(&["--unpatch", desk.input.to_str().unwrap(), second.to_str().unwrap()]);
     assert_refusal(&never, 1, "not a patched file");
+}
+
+/// What was decided when a file was patched is decided again, from the file alone; what is said now goes on top.
+#[test]
+fn repatch_remembers_flags_and_asks_for_an_edited_policy() {
+    let desk = Desk::new();
+    let second = desk.scratch.path("second");
+    let (first, next) = (desk.output.to_str().unwrap(), second.to_str().unwrap());
+    let flags = ["--nss", "files", "--allow", "getppid,ptrace", "--deny", "sysinfo", "--action", "log"];
+    let done = |output: Output| assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    done(command(&[&flags[..], &["--exec", "deny", "/usr/bin/true", first]].concat()));
+    done(command(&["--repatch", "--deny", "ptrace", first, next]));
+    let [before, after] = [&desk.output, &second].map(|path| chestnut_rewriter::inspect(&read(path)).unwrap());
+    let number = |name: &str| SyscallNr::from_name(name).unwrap();
+    let mut expected = before.filter.specification().allowed().clone();
+    assert!(expected.contains(&number("getppid")) && expected.remove(&number("ptrace")));
+    let specification = after.filter.specification();
+    assert_eq!(specification.allowed(), &expected);
+    assert_eq!(specification.action().to_string(), "log");
+    assert!(specification.failing().contains_key(&number("execve")));
+    assert_eq!(after.made_with.flags, before.made_with.flags);
+
+    assert_eq!(desk.patch(&[], &desk.input, &desk.output).status.code(), Some(0));
+    assert_refusal(&command(&["--repatch", first, next]), 1, "give it again with --policy");
 }
 
 /// Names are one a line; --allow and --deny change them; JSON has the same.

@@ -23,6 +23,8 @@ pub enum Exports {
     Prefixed(&'static str),
     /// All.
     All,
+    /// All, if it is there: the name was put together from texts of the program and its configuration.
+    PlugIn,
     /// The name is that of a folder of character set converters.
     Converters,
 }

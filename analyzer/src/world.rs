@@ -257,7 +257,7 @@ impl<'o> World<'o> {
                 let prefix: &[u8] = match exports {
                     Exports::Named | Exports::Converters => continue,
                     Exports::Prefixed(prefix) => prefix.as_bytes(),
-                    Exports::All => b"",
+                    Exports::All | Exports::PlugIn => b"",
                 };
                 for symbol in module.image.symbols().iter().filter(|s| s.is_exported() && s.name.starts_with(prefix)) {
                     if symbol.kind != SymbolKind::Tls {
@@ -281,6 +281,11 @@ impl<'o> World<'o> {
         let mut wanted = named_libraries(reached);
         let named = open.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
         wanted.extend(named);
+        if open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad) {
+            let texts: Vec<&str> = reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok()).collect();
+            let names = self.files.plug_ins(&texts).into_iter();
+            wanted.extend(names.map(|name| Request { name, exports: Exports::PlugIn }));
+        }
         if loads_name_services(reached) {
             wanted.extend(self.services().iter().map(|service| name_service_module(service)));
         }

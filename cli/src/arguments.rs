@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Analyze(Analyze),
     /// Why a program may make a call: the way from where it starts to the place that makes it.
     Explain(Explain),
+    /// Whether a patched program's libraries are still those that were analyzed, and if not, whether its filter allows
+    /// all that the new ones need.
+    Check(Check),
     /// What a patched program holds: allowed calls, filter, the files that were analyzed.
     Inspect(Inspect),
 }
@@ -65,6 +68,20 @@ pub(crate) struct Explain {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
+
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The patched program.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Inspect {
     /// Prints JSON.
     #[arg(long)]
@@ -81,6 +98,7 @@ impl Command {
         match self {
             Self::Analyze(command) => command.json,
             Self::Explain(command) => command.json,
+            Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
         }
     }

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Refused { path: PathBuf, source: chestnut_rewriter::Error },
     #[error("{}: cannot be analyzed", path.display())]
     Analysis { path: PathBuf, source: AnalysisError },
+    #[error("{}: the flags in its record are not understood", path.display())]
+    RecordedFlags { path: PathBuf, source: clap::Error },
     #[error("a result that JSON cannot hold")]
     Json(#[from] serde_json::Error),
     #[error("standard output: cannot be written")]
@@ -29,7 +31,7 @@ impl Failure {
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::NotRegular { .. } | Self::Json(_) => 1,
+            Self::Refused { .. } | Self::RecordedFlags { .. } | Self::NotRegular { .. } | Self::Json(_) => 1,
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::Unreadable { .. } | Self::Output(_) => 2,

@@ -4,6 +4,7 @@
 
 mod analyze;
 mod arguments;
+mod check;
 mod explain;
 mod failure;
 mod inspect;
@@ -25,9 +26,14 @@ use style::Style;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let mut stdout = std::io::stdout().lock();
-    let text = run(&command, Style::of(&stdout));
-    let Err(failure) = text.and_then(|text| print(&mut stdout, &text).map_err(Failure::Output)) else {
-        return ExitCode::SUCCESS;
+    let answer = run(&command, Style::of(&stdout));
+    let printed = answer.and_then(|(text, status)| {
+        print(&mut stdout, &text).map_err(Failure::Output)?;
+        Ok(status)
+    });
+    let failure = match printed {
+        Ok(status) => return status,
+        Err(failure) => failure,
     };
     // Nobody is left to be told if these fail; the status says it.
     let _ = writeln!(std::io::stderr().lock(), "chestnut: {}", failure.line());
@@ -37,10 +43,13 @@ fn main() -> ExitCode {
     ExitCode::from(failure.status())
 }
 
-fn run(command: &Command, style: Style) -> Result<String, Failure> {
-    match command {
+/// What is to be printed, and the exit status.
+fn run(command: &Command, style: Style) -> Result<(String, ExitCode), Failure> {
+    let text = match command {
         Command::Analyze(command) => analyze::run(command, style),
+        Command::Check(command) => return check::run(command, style),
         Command::Explain(command) => explain::run(command, style),
         Command::Inspect(command) => inspect::run(command, style),
-    }
+    };
+    Ok((text?, ExitCode::SUCCESS))
 }

@@ -34,9 +34,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
     pub(crate) deny: Vec<SyscallNr>,
 
-    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
-    #[arg(long, value_name = "ACTION", default_value = "kill")]
-    pub(crate) action: Action,
+    /// What happens to a call that is not allowed: kill (default), kill-thread, trap, log or errno:NAME.
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) action: Option<Action>,
 
     /// Goes on although a reached system call has a number that is not known; the policy then states it.
     #[arg(long)]
@@ -46,7 +46,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) allow_setuid: bool,
 
-    /// Replaces the filter of a file that is already patched.
+    /// Replaces the filter of a file that is already patched: the analysis is done anew, with the flags that the file
+    /// was patched with and those given now.
     #[arg(long, conflicts_with = "unpatch")]
     pub(crate) repatch: bool,
 

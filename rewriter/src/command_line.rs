@@ -12,7 +12,7 @@ use std::str::FromStr;
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_analyzer::{ExecMode, ExecTarget, Options};
-use clap::Args;
+use clap::{Args, Parser};
 
 use crate::bpf::errno;
 
@@ -45,6 +45,14 @@ pub struct AnalysisFlags {
     /// execution fail, with EACCES or the error that is named.
     #[arg(long, value_name = "follow|deny[:ERRNO]", default_value = "follow")]
     pub exec: Execution,
+}
+
+/// The flags alone.
+#[derive(Debug, Parser)]
+#[command(args_override_self = true)]
+struct Parsed {
+    #[command(flatten)]
+    flags: AnalysisFlags,
 }
 
 /// What becomes of execve and execveat.
@@ -148,6 +156,38 @@ impl AnalysisFlags {
             "warning: programs are executed whose names are not known ({first}{others}): they may make only the system \
              calls that are allowed here; --exec-target PATH adds what one of them needs, --exec deny forbids executions"
         ))
+    }
+
+    /// The flags as words of a command line, but for `--root`, which says where a program stands now.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |flag: &str, value: String| words.push(format!("{flag}={value}"));
+        self.libraries.iter().for_each(|library| add("--lib", library.to_string_lossy().into_owned()));
+        self.nss.iter().for_each(|services| add("--nss", services.join(",")));
+        self.dlopen.iter().for_each(|pattern| add("--dlopen", pattern.clone()));
+        self.exec_target.iter().for_each(|target| add("--exec-target", target.clone()));
+        if self.exec != Execution::Follow {
+            add("--exec", self.exec.to_string());
+        }
+        words
+    }
+
+    /// Flags that a file was patched with, and on top of them those given now.
+    ///
+    /// # Errors
+    ///
+    /// The words are no flags.
+    pub fn on_top_of(&self, words: &[String]) -> Result<Self, clap::Error> {
+        let name = ["chestnut".to_owned()];
+        let all = name.into_iter().chain(words.iter().cloned()).chain(self.words());
+        let Parsed { mut flags } = Parsed::try_parse_from(all)?;
+        flags.nss = self.nss.clone().or(flags.nss);
+        flags.root.clone_from(&self.root);
+        if self.exec != Execution::Follow {
+            flags.exec_target.clone_from(&self.exec_target);
+        }
+        Ok(flags)
     }
 
     /// Calls that are to fail, with their error numbers.

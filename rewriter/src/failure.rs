@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     Unresolved { path: PathBuf, sites: Vec<UnresolvedSite> },
     #[error("{}: cannot be analyzed", path.display())]
     Analysis { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{}: its calls come from a policy that somebody edited: give it again with --policy", path.display())]
+    EditedPolicy { path: PathBuf },
+    #[error("{}: the flags in its record are not understood", path.display())]
+    RecordedFlags { path: PathBuf, source: clap::Error },
     #[error("{flag} {}: {reason}", path.display())]
     NamedFile { flag: &'static str, path: PathBuf, reason: String },
     #[error("{0}")]

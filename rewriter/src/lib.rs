@@ -11,6 +11,7 @@ mod elf;
 mod error;
 mod executable;
 mod layout;
+mod made_with;
 mod patch;
 mod payload;
 mod record;
@@ -28,6 +29,7 @@ pub use elf::{Section, Segment};
 pub use error::Error;
 use executable::{Executable, length_of};
 pub use layout::{Layout, SECTION_NAMES, SectionLayout};
+pub use made_with::MadeWith;
 use payload::Parts;
 pub use record::{DigestKind, RecordedFile};
 pub use table::TablePlacement;
@@ -40,6 +42,8 @@ pub struct FilterOptions {
     pub action: Action,
     /// Calls that fail with an error number, whatever the policy says.
     pub failing: BTreeMap<SyscallNr, u16>,
+    /// What a person decided, to be recorded.
+    pub made_with: MadeWith,
 }
 
 /// A patched file and how it was made.
@@ -64,7 +68,7 @@ pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result
     let filter = compile(policy, options)?;
     let plan = TablePlan::choose(&executable);
     let undo = patch::overwritten(&executable, &plan);
-    let note = record::encode(policy, filter.specification(), bytes, &undo)?;
+    let note = record::encode(policy, &filter, &options.made_with, bytes, &undo)?;
     let code = filter.program().encode();
     let lengths = (length_of(stub_image::image()?), length_of(&code), length_of(&note));
     let parts = Parts::new(lengths.0, lengths.1, lengths.2).ok_or(Error::Record { what: "too long" })?;
@@ -138,6 +142,8 @@ pub struct Inspection {
     pub more_assumptions: usize,
     /// How many unresolved sites were let pass.
     pub unresolved: usize,
+    /// What a person decided when the file was patched.
+    pub made_with: MadeWith,
     /// Address of the stub.
     pub stub_address: u64,
     /// The program's own entry point.
@@ -169,6 +175,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
         assumptions: record.assumptions,
         more_assumptions: record.more_assumptions,
         unresolved: record.unresolved,
+        made_with: record.made_with,
         stub_address: found.address,
         entry: found.entry(),
         old_length: record.old_length,

@@ -24,10 +24,11 @@ use chestnut_analyzer::syscall::SyscallNr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::bpf::{Action, Specification};
+use crate::bpf::{Action, Filter};
 use crate::elf::{align_up, slice};
 use crate::error::Error;
 use crate::executable::length_of;
+use crate::made_with::MadeWith;
 use crate::patch::Stretch;
 
 const OWNER: &[u8] = b"Chestnut\0";
@@ -65,6 +66,15 @@ pub struct RecordedFile {
     pub digest: String,
 }
 
+impl RecordedFile {
+    /// Whether a file is this one, as far as the recorded digest tells.
+    #[must_use]
+    pub fn is(&self, file: &FileIdentity) -> bool {
+        let (_, kind, digest) = identity(file);
+        kind == self.kind && hexadecimal(&digest) == self.digest
+    }
+}
+
 /// What the packed text says. Short names: it is in every patched file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Body {
@@ -79,6 +89,8 @@ struct Body {
     more: usize,
     /// How many unresolved sites were let pass.
     unresolved: usize,
+    #[serde(default)]
+    made_with: MadeWith,
     undo: Vec<Stretch>,
 }
 
@@ -93,6 +105,7 @@ pub(crate) struct Record {
     pub(crate) assumptions: Vec<String>,
     pub(crate) more_assumptions: usize,
     pub(crate) unresolved: usize,
+    pub(crate) made_with: MadeWith,
     pub(crate) old_length: u64,
     pub(crate) old_sha256: [u8; 32],
     /// Bytes of the old file.
@@ -102,10 +115,12 @@ pub(crate) struct Record {
 /// Makes the note.
 pub(crate) fn encode(
     policy: &Policy,
-    specification: &Specification,
+    filter: &Filter,
+    made_with: &MadeWith,
     old: &[u8],
     undo: &[Stretch],
 ) -> Result<Vec<u8>, Error> {
+    let specification = filter.specification();
     let long = || Error::Record { what: "too long" };
     let identities = || std::iter::once(&policy.program).chain(&policy.libraries).chain(&policy.executed).map(identity);
     let (assumptions, more) = shorten(&policy.assumptions);
@@ -118,6 +133,7 @@ pub(crate) fn encode(
         assumptions,
         more,
         unresolved: policy.unresolved.len(),
+        made_with: made_with.clone(),
         undo: undo.to_vec(),
     };
     let mut text = serde_json::to_vec(&body).map_err(|_| Error::Record { what: "a path that is not UTF-8" })?;
@@ -157,6 +173,10 @@ fn identity(file: &FileIdentity) -> (&Path, DigestKind, [u8; 8]) {
         *byte = pair.unwrap_or(0);
     }
     (&file.path, kind, digest)
+}
+
+fn hexadecimal(digest: &[u8; 8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first assumptions, each once, and the number of those left out.
@@ -228,7 +248,7 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
     let files = body.files.into_iter().zip(digests).map(|((path, kind), digest)| RecordedFile {
         path,
         kind,
-        digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        digest: hexadecimal(digest),
     });
     let undo = body.undo.into_iter().map(|(offset, length)| {
         let old = rest.take(usize::try_from(length).ok()?)?;
@@ -243,6 +263,7 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
         assumptions: body.assumptions,
         more_assumptions: body.more,
         unresolved: body.unresolved,
+        made_with: body.made_with,
         old_length,
         old_sha256,
         undo: undo.collect::<Option<_>>()?,

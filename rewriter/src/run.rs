@@ -3,11 +3,12 @@
 //! Input: [`Arguments`] and the two streams. Output: a file, text on the streams, or a [`Failure`]. OUT is only touched
 //! in the last step, after the result has been verified.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
 use chestnut_analyzer::policy::Policy;
-use chestnut_rewriter::{FilterOptions, command_line};
+use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, command_line};
 use serde_json::json;
 
 use crate::cli::Arguments;
@@ -19,16 +20,19 @@ use crate::{analysis, output};
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
     let mut input = output::read(&arguments.input)?;
-    let mut repatched = false;
     let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
     if arguments.unpatch {
         let old = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
         return restore(arguments, &input, &old, stdout, stderr);
     }
-    if arguments.repatch && chestnut_rewriter::is_patched(&input.bytes).map_err(refused)? {
+    let mut arguments = Cow::Borrowed(arguments);
+    let repatched = arguments.repatch && chestnut_rewriter::is_patched(&input.bytes).map_err(refused)?;
+    if repatched {
+        let inspection = chestnut_rewriter::inspect(&input.bytes).map_err(refused)?;
         input.bytes = chestnut_rewriter::unpatch(&input.bytes).map_err(refused)?;
-        repatched = true;
+        arguments = Cow::Owned(renewed(&arguments, &inspection)?);
     }
+    let arguments = arguments.as_ref();
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
     let original = repatched.then_some(input.bytes.as_slice());
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
@@ -63,8 +67,33 @@ fn print(stream: &mut dyn Write, text: &str) -> Result<(), Failure> {
     command_line::print(stream, text).map_err(|source| Failure::Output { path: "standard output".into(), source })
 }
 
+/// The arguments, on top of what was decided when the file was patched.
+fn renewed(arguments: &Arguments, inspection: &Inspection) -> Result<Arguments, Failure> {
+    let before = &inspection.made_with;
+    let path = arguments.input.clone();
+    if before.from_policy && arguments.policy.is_none() {
+        return Err(Failure::EditedPolicy { path });
+    }
+    let mut now = arguments.clone();
+    let wrong = |source| Failure::RecordedFlags { path, source };
+    now.analysis = arguments.analysis.on_top_of(&before.flags).map_err(wrong)?;
+    now.allow.extend(before.allow.iter().filter(|call| !arguments.deny.contains(call)));
+    now.deny.extend(before.deny.iter().filter(|call| !arguments.allow.contains(call)));
+    now.ignore_unresolved |= before.ignore_unresolved;
+    now.action = arguments.action.or(Some(inspection.filter.specification().action()));
+    Ok(now)
+}
+
 fn filter_options(arguments: &Arguments) -> FilterOptions {
-    FilterOptions { action: arguments.action, failing: arguments.analysis.failing() }
+    let made_with = MadeWith {
+        flags: arguments.analysis.words(),
+        allow: arguments.allow.iter().copied().collect(),
+        deny: arguments.deny.iter().copied().collect(),
+        ignore_unresolved: arguments.ignore_unresolved,
+        from_policy: arguments.policy.is_some(),
+    };
+    let action = arguments.action.unwrap_or_default();
+    FilterOptions { action, failing: arguments.analysis.failing(), made_with }
 }
 
 fn refuse_unresolved(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {

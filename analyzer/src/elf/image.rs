@@ -25,6 +25,10 @@ use super::tls::{self, TlsImage};
 use super::{static_relocation, symbol_count};
 use crate::address::Vaddr;
 
+/// Longest text that is read from memory, in bytes with its NUL: `PATH_MAX` of the kernel. Languages whose texts do not
+/// end in NUL have megabytes without one.
+const LONGEST_TEXT: usize = 4096;
+
 /// A validated ELF file: 64 bits, little endian, x86-64, `ET_EXEC` or `ET_DYN`.
 #[derive(Debug)]
 pub struct Image<'data> {
@@ -139,10 +143,12 @@ impl<'data> Image<'data> {
         self.outline.space.array(at).map(i32::from_le_bytes)
     }
 
-    /// The bytes at `at` up to a NUL, without it.
+    /// The bytes at `at` up to a NUL, without it; `None` if there is none within [`LONGEST_TEXT`].
     #[must_use]
     pub fn c_string(&self, at: Vaddr) -> Option<&'data [u8]> {
-        std::ffi::CStr::from_bytes_until_nul(self.bytes_from(at)?).ok().map(std::ffi::CStr::to_bytes)
+        let bytes = self.bytes_from(at)?;
+        let bytes = bytes.get(..LONGEST_TEXT).unwrap_or(bytes);
+        std::ffi::CStr::from_bytes_until_nul(bytes).ok().map(std::ffi::CStr::to_bytes)
     }
 
     /// Whether `at` lies in an executable LOAD.

@@ -7,6 +7,7 @@
 mod configuration;
 mod error;
 mod file;
+mod plug_ins;
 mod root;
 mod search;
 mod set;

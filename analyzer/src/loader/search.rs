@@ -64,6 +64,11 @@ impl Search {
         Ok(Self { kind, system_folders, variants: FxHashMap::default(), relative: Vec::new() })
     }
 
+    /// The configured and built-in folders.
+    pub(super) fn system_folders(&self) -> &[PathBuf] {
+        &self.system_folders
+    }
+
     /// Search paths that were not followed, since they depend on the working directory of the process.
     pub(super) fn relative_paths(&self) -> &[(FileIndex, PathBuf)] {
         &self.relative

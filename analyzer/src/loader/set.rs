@@ -7,6 +7,7 @@
 //! Over-approximates: a library with a variant for newer processors is loaded with all its variants, each behind it in
 //! the scope ([`LoadedFile::alternative_of`]).
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use rustc_hash::FxHashMap;
 use super::LoadOptions;
 use super::error::LoadError;
 use super::file::{FileId, FileIndex, LoadedFile, is_absent};
+use super::plug_ins::PlugIns;
 use super::root::{Place, Root};
 use super::search::{LoaderKind, Search, expand};
 use crate::elf::{HeaderField, ImageError};
@@ -122,6 +124,12 @@ impl LoadedSet {
     #[must_use]
     pub fn relative_search_paths(&self) -> &[(FileIndex, PathBuf)] {
         self.search.relative_paths()
+    }
+
+    /// Plug-ins that the texts of a program lead to: names as `dlopen` takes them.
+    #[must_use]
+    pub fn plug_ins(&self, texts: &[&str]) -> BTreeSet<String> {
+        PlugIns::named_by(&self.root, self.search.system_folders(), texts)
     }
 
     /// Identities of all files, computed in parallel.

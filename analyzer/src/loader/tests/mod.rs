@@ -1,6 +1,7 @@
 //! Tests of the loader: against ldd(1) and ld.so's own account of its scopes, with roots that are folders, with search
 //! paths of every kind, and with files that are refused.
 
+mod plug_ins;
 mod refused;
 mod roots;
 mod search_paths;
