@@ -143,7 +143,7 @@ impl<'data> Image<'data> {
         self.outline.space.array(at).map(i32::from_le_bytes)
     }
 
-    /// The bytes at `at` up to a NUL, without it; `None` if there is none within [`LONGEST_TEXT`].
+    /// The bytes at `at` up to a NUL, without it; `None` if there is none within `LONGEST_TEXT`.
     #[must_use]
     pub fn c_string(&self, at: Vaddr) -> Option<&'data [u8]> {
         let bytes = self.bytes_from(at)?;
