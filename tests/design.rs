@@ -33,7 +33,8 @@ fn every_rule_has_its_modules_and_fixtures() {
             assert!(repository().join("analyzer/src").join(module).is_file(), "rule {rule}: {module}");
         }
         for fixture in quoted(fixtures) {
-            let sources = ["c", "cc", "s", "rs"].map(|end| repository().join(format!("fixtures/{fixture}/main.{end}")));
+            let sources =
+                ["c", "cc", "s", "rs", "go"].map(|end| repository().join(format!("fixtures/{fixture}/main.{end}")));
             let source = sources.iter().find_map(|path| std::fs::read_to_string(path).ok());
             let source = source.unwrap_or_else(|| panic!("rule {rule}: there is no fixture {fixture}"));
             assert!(source.contains(&format!("//# Rule: {rule} ")), "fixture {fixture} does not show rule {rule}");

@@ -5,12 +5,12 @@
 //! what the callee leaves in registers would be taken to flow into it.
 //!
 //! Over-approximates: a function counts as returning unless no path from its entry to a return was found.
-//! May miss: a replacement of one of `NEVER_RETURN` that does return.
+//! May miss: what [`crate::never_return`] names.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpAccess};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use crate::address::Vaddr;
@@ -21,31 +21,8 @@ use crate::elf::Image;
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
-use crate::registers::{bit, caller_saved};
-
-/// Functions of libraries that do not return, by their specifications: C17 7.22.4, POSIX, LSB core, the Itanium C++ ABI
-/// (exception handling, chapter 2), and the stack protector of GCC.
-const NEVER_RETURN: [&[u8]; 19] = [
-    b"abort",
-    b"exit",
-    b"_exit",
-    b"_Exit",
-    b"quick_exit",
-    b"longjmp",
-    b"siglongjmp",
-    b"_longjmp",
-    b"__longjmp_chk",
-    b"pthread_exit",
-    b"__assert_fail",
-    b"__stack_chk_fail",
-    b"__fortify_fail",
-    b"__chk_fail",
-    b"_Unwind_Resume",
-    b"__cxa_throw",
-    b"__cxa_rethrow",
-    b"__cxa_bad_cast",
-    b"_ZSt9terminatev",
-];
+use crate::never_return::{self, NEVER_RETURN};
+use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, caller_saved};
 
 /// How many levels of callees are looked at to prove that a call does not return.
 const MAX_DEPTH: usize = 3;
@@ -116,7 +93,7 @@ impl<'a, 'data> Code<'a, 'data> {
             entries.append(&mut targets);
         }
         let is_followed = function.evidence == StartEvidence::Reference && !function.has_indirect_jump;
-        let is_whole = function.evidence == StartEvidence::FrameDescription;
+        let is_whole = function.evidence != StartEvidence::Reference;
         let labels = Labels { entry: function.start, targets: &targets, entries: &entries, is_followed, is_whole };
         let cfg = Cfg::new(&instructions, &labels, |call| self.comes_back(call, depth));
         (instructions, cfg)
@@ -140,13 +117,54 @@ impl<'a, 'data> Code<'a, 'data> {
         })
     }
 
-    /// The registers that may have changed when a call comes back, of those that the psABI lets a callee change.
+    /// Whether `at` lies in a function that Go's compiler or assembler wrote.
+    #[must_use]
+    pub fn is_go(&self, at: Vaddr) -> bool {
+        self.image.go_table().is_some_and(|table| table.function_at(at).is_some_and(|f| f.is_go))
+    }
+
+    /// Whether `xmm15` is zero in the function that holds `at`, as Go's `abi-internal.md` has it: Go's compiler writes it to
+    /// clear it after a call to assembly and in no other way.
+    #[must_use]
+    pub fn keeps_zero(&self, at: Vaddr) -> bool {
+        let function = self.functions.at(at).filter(|_| self.is_go(at)).and_then(|id| self.functions.function(id));
+        let mut factory = InstructionInfoFactory::new();
+        function.is_some_and(|function| {
+            let is_other = |i: &Instruction| {
+                let clears = i.mnemonic() == Mnemonic::Xorps && i.op0_register() == i.op1_register();
+                let used = factory.info(i).used_registers().iter();
+                let is_zero = |r: Register| matches!(r, Register::XMM15 | Register::YMM15 | Register::ZMM15);
+                !clears && used.clone().any(|used| is_zero(used.register()) && used.access() != OpAccess::Read)
+            };
+            !function.instructions(self.image).iter().any(is_other)
+        })
+    }
+
+    /// What a call does to the state of the function that makes it.
+    #[must_use]
+    pub fn effect_of(&self, call: &Instruction) -> CallEffect {
+        let target = match callee(call) {
+            Some(Callee::Direct(at)) => Some(at),
+            _ => None,
+        };
+        let passed = ARGUMENTS.into_iter().fold(0, |set, register| set | bit(register));
+        if self.is_go(Vaddr(call.ip())) {
+            // No register is kept (Go's `abi-internal.md`); arguments, results and room for register arguments stand
+            // above the stack pointer and are the callee's.
+            let all = !bit(Register::RSP);
+            let function = target.and_then(|at| self.image.go_table()?.function_at(at));
+            let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
+            let passed = GO_ARGUMENTS.into_iter().fold(passed, |set, register| set | bit(register));
+            return CallEffect { changed: all, passed, stack, has_result: false };
+        }
+        let changed = target.map_or_else(caller_saved, |at| self.changed_behind(at, 0));
+        CallEffect { changed, passed, stack: 0, has_result: true }
+    }
+
+    /// The registers that may have changed when a call comes back.
     #[must_use]
     pub fn changed_by(&self, call: &Instruction) -> u16 {
-        match callee(call) {
-            Some(Callee::Direct(at)) => self.changed_behind(at, 0),
-            _ => caller_saved(),
-        }
+        self.effect_of(call).changed
     }
 
     fn changed_behind(&self, at: Vaddr, depth: usize) -> u16 {
@@ -189,8 +207,10 @@ impl<'a, 'data> Code<'a, 'data> {
     /// Whether control may get behind a call instruction.
     fn comes_back(&self, call: &Instruction, depth: usize) -> bool {
         match callee(call) {
+            // Go's runtime comes back by switching stacks too, which no path through the callee shows.
             Some(Callee::Direct(at)) => {
-                !self.is_named_so(at) && self.functions.at(at).is_none_or(|id| self.returns(id, depth))
+                let returns = || self.is_go(at) || self.functions.at(at).is_none_or(|id| self.returns(id, depth));
+                !self.is_named_so(at) && returns()
             }
             Some(Callee::Through(slot)) => !self.never_returns(slot),
             Some(Callee::Computed) | None => true,
@@ -199,10 +219,7 @@ impl<'a, 'data> Code<'a, 'data> {
 
     /// Whether the function at `at` has a name that says that it does not return.
     fn is_named_so(&self, at: Vaddr) -> bool {
-        let named = self.never_return.get_or_init(|| {
-            let symbols = self.image.symbols().iter();
-            symbols.filter(|s| s.is_defined && NEVER_RETURN.contains(&s.name)).map(|s| s.value).collect()
-        });
+        let named = self.never_return.get_or_init(|| never_return::starts(self.image));
         named.contains(&at)
     }
 

@@ -9,6 +9,8 @@
 //! reference to any part of an object reaches all of it. An array that is referred to in its middle would fall into two
 //! objects: where the pattern of pointers goes on across a boundary, the parts are one object.
 //!
+//! In a Go program the offsets of methods in type descriptions are pointers too, and all types are one object.
+//!
 //! Over-approximates: what stands between two boundaries counts as one object. May miss: an interior reference to the
 //! second element of an array, if it is aligned like an object of its own.
 
@@ -82,6 +84,16 @@ impl Data {
         if !image.is_position_independent() {
             pointers.extend(words_that_point(image));
         }
+        let methods = image.go_methods().offsets.iter();
+        pointers.extend(methods.map(|&(slot, function)| Pointer {
+            slot,
+            target: PointerTarget::Local(function),
+            is_linkage: false,
+        }));
+        // Nothing jumps to the addresses in Go's function table.
+        if let Some(table) = image.go_table() {
+            pointers.retain(|pointer| !table.place.contains(&pointer.slot));
+        }
         // Where a word has both, the relocation (which comes first) rules.
         pointers.sort_by_key(|p| p.slot);
         pointers.dedup_by_key(|p| p.slot);
@@ -117,6 +129,11 @@ impl Data {
             boundaries.extend(hint.address.checked_add(hint.size));
         }
         boundaries.extend(image.layout_boundaries());
+        // Go's types refer to each other by offsets, so that a reference to one may lead to all.
+        if let Some(types) = &image.go_methods().place {
+            boundaries.retain(|at| !types.contains(at));
+            boundaries.extend([types.start, types.end]);
+        }
         boundaries.sort_unstable();
         boundaries.dedup();
         let copies = pointers.iter().filter_map(|p| match p.target {
@@ -166,11 +183,16 @@ impl Data {
     }
 }
 
-/// Words of a position-dependent file whose value is an address of the image.
+/// Words of a position-dependent file whose value is an address of the image; those of its symbol table are for the
+/// loader, who is asked by name.
 fn words_that_point<'i>(image: &'i Image<'_>) -> impl Iterator<Item = Pointer> + 'i {
-    image.data_ranges().into_iter().flat_map(move |Range { start, end }| {
+    let table = image.symbol_table();
+    let is_symbol = move |slot: u64| table.as_ref().is_some_and(|table| table.contains(&Vaddr(slot)));
+    let ranges = image.data_ranges();
+    ranges.into_iter().flat_map(move |Range { start, end }| {
+        let is_symbol = is_symbol.clone();
         let first = start.0.next_multiple_of(8);
-        (first..end.0).step_by(8).filter_map(move |slot| {
+        (first..end.0).step_by(8).filter(move |&slot| !is_symbol(slot)).filter_map(move |slot| {
             let value = Vaddr(image.read_u64(Vaddr(slot))?);
             let points = image.is_code(value) || image.is_data(value);
             points.then_some(Pointer { slot: Vaddr(slot), target: PointerTarget::Local(value), is_linkage: false })

@@ -71,7 +71,9 @@ fn solve(
         seed(&mut states, orphan, &State::unknown(), false);
         work.insert(orphan);
     }
-    seed(&mut states, cfg.entry(), &State::at_entry(), false);
+    let first = cfg.blocks().get(cfg.entry()).and_then(|block| instructions.get(block.instructions.start));
+    let entry = first.map_or_else(State::unknown, |first| memory.at_entry(Vaddr(first.ip())));
+    seed(&mut states, cfg.entry(), &entry, false);
     work.insert(cfg.entry());
 
     let mut visits = vec![0_u32; cfg.blocks().len()];

@@ -1,8 +1,8 @@
 //! Function bodies of one file: where each starts and ends, and what it refers to.
 //!
 //! Input: an [`Image`]. Output: [`Functions`], sorted by start address. Bounds come from the frame descriptions of
-//! `.eh_frame` (every compiler for x86-64 emits them, psABI 4.2.4); their bodies are decoded from end to end. Code that
-//! no frame description covers (assembly, PLT stubs, C libraries built without unwind tables) is found from what refers
+//! `.eh_frame` (every compiler for x86-64 emits them, psABI 4.2.4) and, for Go, from its own table; their bodies are
+//! decoded from end to end. Code that neither covers (assembly, PLT stubs, C libraries built without unwind tables) is found from what refers
 //! to it: entry point, symbols, pointers in data, calls, jumps and addresses in code; from there every path is followed.
 //!
 //! Over-approximates: a body counts as a whole. May miss: code outside frame descriptions that nothing refers to.
@@ -15,7 +15,7 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
 use rayon::prelude::*;
 
 use crate::address::Vaddr;
-use crate::elf::{FrameDescription, Image};
+use crate::elf::{FrameDescription, GoFunction, Image};
 use crate::instruction::{Reference, ReferenceKind, Role, references, role};
 use crate::jump_table::JumpTables;
 use followed::Followed;
@@ -30,6 +30,8 @@ pub struct FunctionId(pub u32);
 pub enum StartEvidence {
     /// A frame description in `.eh_frame`.
     FrameDescription,
+    /// An entry of Go's function table.
+    GoTable,
     /// Something refers to the address, and no frame description covers it.
     Reference,
 }
@@ -55,10 +57,12 @@ pub struct Function {
     pub has_indirect_jump: bool,
     /// The first bytes that are no instruction.
     pub undecodable: Option<Vaddr>,
+    /// Whether numbers in its instructions can be addresses.
+    has_absolute: bool,
 }
 
 impl Function {
-    fn new(start: Vaddr, evidence: StartEvidence) -> Self {
+    fn new(start: Vaddr, evidence: StartEvidence, has_absolute: bool) -> Self {
         Self {
             start,
             evidence,
@@ -69,6 +73,7 @@ impl Function {
             has_indirect_call: false,
             has_indirect_jump: false,
             undecodable: None,
+            has_absolute,
         }
     }
 
@@ -103,7 +108,7 @@ impl Function {
         }
         let from = at.checked_offset_from(self.start).and_then(|offset| u32::try_from(offset).ok()).unwrap_or(u32::MAX);
         let found = &mut self.references;
-        references(instruction, image, |target, kind| found.push(Reference { target, kind, from }));
+        references(instruction, image, self.has_absolute, |target, kind| found.push(Reference { target, kind, from }));
     }
 
     /// Drops jumps inside the body and repeated references.
@@ -150,12 +155,15 @@ impl Functions {
     /// position-dependent files words that look like one).
     #[must_use]
     pub fn discover(image: &Image<'_>, pointers: &[Vaddr]) -> Self {
-        let described: Vec<Function> = image
+        let mut described: Vec<Function> = image
             .frame_descriptions()
             .par_iter()
             .filter(|frame| !is_linkage_table(image, frame))
             .map(|frame| described_function(image, frame, next_start(image.frame_descriptions(), frame)))
             .collect();
+        let table = image.go_table().map_or(&[][..], |table| &table.functions);
+        let undescribed = table.par_iter().filter(|function| !is_described(image, function.start));
+        described.par_extend(undescribed.map(|function| listed_function(image, function)));
         let gaps = Gaps::new(image, &described);
         let followed = Followed::new(image, &gaps, &described, pointers).run();
         let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
@@ -238,7 +246,7 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
     // The description of a signal trampoline begins one byte early, so that an unwinder that looks up the return
     // address minus one finds it (glibc: sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
-    let mut function = Function::new(start, StartEvidence::FrameDescription);
+    let mut function = Function::new(start, StartEvidence::FrameDescription, !image.is_position_independent());
     let mut falls_through = false;
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
@@ -265,6 +273,26 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
             }
         }
     }
+    function.finish();
+    function
+}
+
+/// Whether a frame description covers `at`.
+fn is_described(image: &Image<'_>, at: Vaddr) -> bool {
+    let frames = image.frame_descriptions();
+    let before = frames.partition_point(|frame| frame.start <= at).checked_sub(1).and_then(|index| frames.get(index));
+    before.is_some_and(|frame| at < frame.end)
+}
+
+/// Decodes the body that Go's function table bounds.
+fn listed_function(image: &Image<'_>, listed: &GoFunction<'_>) -> Function {
+    let has_absolute = !listed.is_go && !image.is_position_independent();
+    let mut function = Function::new(listed.start, StartEvidence::GoTable, has_absolute);
+    function.undecodable = decode(image, listed.start, listed.end, |instruction| {
+        function.note(instruction, image);
+        true
+    });
+    function.extents.push((listed.start, listed.end));
     function.finish();
     function
 }

@@ -53,7 +53,8 @@ pub fn find(
     if slots.is_empty() {
         return Some(found);
     }
-    if !tables {
+    // Any function value of Go may be called anywhere.
+    if !tables || callers.code(callee.0)?.is_go(start) {
         return None;
     }
     let table = Table { start, slots, references: &references };

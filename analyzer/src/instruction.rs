@@ -2,7 +2,8 @@
 //!
 //! Input: a decoded instruction of an image. Output: [`Reference`]s, each with its kind, and the ways into the kernel.
 //! In position-independent code every address is relative to `rip`; in position-dependent code displacements and
-//! immediates that fall into the image count as addresses too (DESIGN section 3, rule 2).
+//! immediates that fall into the image count as addresses too (DESIGN section 3, rule 2), but in Go's, whose compiler and
+//! assembler write `lea` for every address (`cmd/internal/obj/x86/obj6.go`).
 //!
 //! Over-approximates: an integer constant that happens to look like an address of a position-dependent image counts as
 //! one. May miss: addresses that code computes from parts, none of which is an address.
@@ -73,8 +74,14 @@ pub fn role(instruction: &Instruction) -> Role {
     }
 }
 
-/// Calls `add` with each address that the instruction refers to, and how.
-pub fn references(instruction: &Instruction, image: &Image<'_>, mut add: impl FnMut(Vaddr, ReferenceKind)) {
+/// Calls `add` with each address that the instruction refers to, and how; `has_absolute` says whether its numbers can be
+/// addresses.
+pub fn references(
+    instruction: &Instruction,
+    image: &Image<'_>,
+    has_absolute: bool,
+    mut add: impl FnMut(Vaddr, ReferenceKind),
+) {
     if let Some(target) = direct_jump_target(instruction) {
         return add(target, ReferenceKind::Jump);
     }
@@ -83,8 +90,8 @@ pub fn references(instruction: &Instruction, image: &Image<'_>, mut add: impl Fn
     }
     for operand in 0..instruction.op_count() {
         match instruction.op_kind(operand) {
-            OpKind::Memory => memory_reference(instruction, image, &mut add),
-            OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64 if !image.is_position_independent() => {
+            OpKind::Memory => memory_reference(instruction, image, has_absolute, &mut add),
+            OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64 if has_absolute => {
                 let value = Vaddr(instruction.immediate(operand));
                 if image.is_code(value) || image.is_data(value) {
                     add(value, ReferenceKind::Address);
@@ -95,7 +102,12 @@ pub fn references(instruction: &Instruction, image: &Image<'_>, mut add: impl Fn
     }
 }
 
-fn memory_reference(instruction: &Instruction, image: &Image<'_>, add: &mut impl FnMut(Vaddr, ReferenceKind)) {
+fn memory_reference(
+    instruction: &Instruction,
+    image: &Image<'_>,
+    has_absolute: bool,
+    add: &mut impl FnMut(Vaddr, ReferenceKind),
+) {
     if let Some(at) = fixed_memory_operand(instruction) {
         if !image.is_code(at) && !image.is_data(at) {
             return;
@@ -111,7 +123,7 @@ fn memory_reference(instruction: &Instruction, image: &Image<'_>, add: &mut impl
         } else {
             add(at, ReferenceKind::Load(bytes.max(1)));
         }
-    } else if !image.is_position_independent() && !is_thread_local(instruction) {
+    } else if has_absolute && !is_thread_local(instruction) {
         // An array that a register indexes: all of it.
         let at = Vaddr(instruction.memory_displacement64());
         if image.is_code(at) || image.is_data(at) {

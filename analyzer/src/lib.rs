@@ -29,6 +29,7 @@ pub mod loader;
 pub mod loader_state;
 pub mod mapping;
 pub mod memory;
+pub mod never_return;
 pub mod open_sites;
 pub mod origins;
 pub mod policy;

@@ -5,12 +5,13 @@
 //! Over-approximates: an element of an array may be any element of the object behind its first one. May miss: constants
 //! that code changes after making their pages writable again.
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Register};
 
 use crate::address::Vaddr;
 use crate::code::Code;
 use crate::data::{Data, Pointer, PointerTarget};
 use crate::elf::Image;
+use crate::registers::{CallEffect, State};
 use crate::value::{Atom, Value};
 
 /// Longer arrays are not looked through.
@@ -28,10 +29,28 @@ pub struct Memory<'a, 'data> {
 }
 
 impl Memory<'_, '_> {
-    /// The registers that may have changed when a call comes back.
+    /// What a call does to the state of the function that makes it.
     #[must_use]
-    pub fn changed_by(&self, call: &Instruction) -> u16 {
-        self.code.changed_by(call)
+    pub fn effect_of(&self, call: &Instruction) -> CallEffect {
+        self.code.effect_of(call)
+    }
+
+    /// Whether the instruction belongs to a function of Go.
+    #[must_use]
+    pub fn is_go(&self, instruction: &Instruction) -> bool {
+        self.code.is_go(Vaddr(instruction.ip()))
+    }
+
+    /// Whether what an instruction of Go stores is its zero register.
+    #[must_use]
+    pub fn is_zero_of_go(&self, instruction: &Instruction) -> bool {
+        instruction.op1_register() == Register::XMM15 && self.code.keeps_zero(Vaddr(instruction.ip()))
+    }
+
+    /// The state at the entry of the function that starts at `start`.
+    #[must_use]
+    pub fn at_entry(&self, start: Vaddr) -> State {
+        State::at_entry(self.code.is_go(start))
     }
 
     /// What stands at an address: a number or a pointer where nobody can write, else a variable.

@@ -228,7 +228,7 @@ impl Search<'_, '_, '_> {
         };
         let mut takers = references.taking(&here).filter(|taker| self.callers.reached.phase((id, *taker)).is_some());
         let is_pointed = || references.is_pointed_into(&here) && self.is_in_data((id, slot), module);
-        is_exported(module, slot) || is_pointed() || !takers.all(only_reads)
+        is_exported(self.callers, id, slot) || is_pointed() || !takers.all(only_reads)
     }
 
     /// Whether reached data of the file holds an address.
@@ -290,13 +290,17 @@ fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
     Some(result)
 }
 
-/// Whether another file knows the name of a variable.
-fn is_exported(module: &Module<'_>, slot: Vaddr) -> bool {
+/// Whether another file may know the variable: it binds to its name, or a text that is reached says it.
+fn is_exported(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> bool {
+    let Some(module) = callers.program.module(id) else { return true };
+    let is_text = |name: &[u8]| callers.reached.strings().any(|(text, _)| text == name);
     let exported = |symbol: &crate::elf::Symbol<'_>| {
         symbol.is_exported()
             && !symbol.is_function()
             && symbol.value <= slot
             && symbol.value.checked_add(symbol.size).is_some_and(|end| slot < end)
+            // A program may export all that it has, to nobody.
+            && (callers.program.is_bound_by_name(id, symbol.name) || is_text(symbol.name))
     };
     module.image.symbols().iter().any(exported)
 }

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
 use crate::code::Code;
+use crate::data::PointerTarget;
 use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
 use crate::summary::ModuleSummary;
 
@@ -131,6 +132,26 @@ impl<'data> Program<'data> {
             .filter(|(id, _)| self.module(*id).is_some_and(&in_scope))
             .filter_map(|&(id, index)| definition(id, self.symbol(id, index)?.1))
             .collect()
+    }
+
+    /// Whether anything binds to the object that a module exports as `name`: another module knows the name, or the module
+    /// itself reaches its own object by it.
+    #[must_use]
+    pub fn is_bound_by_name(&self, exporter: ModuleId, name: &[u8]) -> bool {
+        self.modules().any(|(id, module)| {
+            let symbols = module.image.symbols();
+            if id != exporter {
+                return symbols.iter().any(|symbol| symbol.name == name);
+            }
+            let symbol = |index: u32| usize::try_from(index).ok().and_then(|index| symbols.get(index));
+            let mut pointers = module.summary.data().pointers().iter();
+            pointers.any(|pointer| match pointer.target {
+                PointerTarget::Symbol(index, _) | PointerTarget::Copy(index) => {
+                    symbol(index).is_some_and(|s| s.name == name)
+                }
+                _ => false,
+            })
+        })
     }
 
     fn symbol(&self, id: ModuleId, index: u32) -> Option<(&Module<'data>, &Symbol<'data>)> {

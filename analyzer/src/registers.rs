@@ -39,6 +39,25 @@ pub const ARGUMENTS: [Register; 6] =
 pub const SYSCALL_ARGUMENTS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::R10, Register::R8, Register::R9];
 
+/// Registers that carry arguments of Go's functions only (Go's `abi-internal.md`; the others are among [`ARGUMENTS`]).
+pub const GO_ARGUMENTS: [Register; 4] = [Register::RAX, Register::RBX, Register::R10, Register::R11];
+
+/// The number of the parameter in the first of [`GO_ARGUMENTS`]; lower ones stand on the stack.
+const FIRST_GO_ARGUMENT: u16 = 0xfff0;
+
+/// What a call does to the state of the function that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallEffect {
+    /// Registers that may have changed when it comes back.
+    pub changed: u16,
+    /// Registers by which an address in the frame can be handed out.
+    pub passed: u16,
+    /// How many bytes above the stack pointer at the call are the callee's.
+    pub stack: u32,
+    /// Whether what it leaves in `rax` is looked for in the callee (Go's results are not).
+    pub has_result: bool,
+}
+
 /// What is known about the machine at one point of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -66,8 +85,11 @@ pub fn caller_saved() -> u16 {
 impl State {
     /// The state at a function's entry: each argument is itself, the stack pointer is the frame's origin.
     #[must_use]
-    pub fn at_entry() -> Self {
+    pub fn at_entry(is_go: bool) -> Self {
         let mut state = Self::unknown();
+        for (number, register) in (FIRST_GO_ARGUMENT..).zip(GO_ARGUMENTS).filter(|_| is_go) {
+            state.set(register, Value::One(Atom::Parameter(number)));
+        }
         for (number, register) in (0_u16..).zip(ARGUMENTS) {
             state.set(register, Value::One(Atom::Parameter(number)));
         }
@@ -91,7 +113,8 @@ impl State {
     /// bytes above the stack pointer.
     #[must_use]
     pub fn argument(&self, number: u16, skip: i64) -> Value {
-        match ARGUMENTS.get(usize::from(number)) {
+        let go = number.checked_sub(FIRST_GO_ARGUMENT).and_then(|number| GO_ARGUMENTS.get(usize::from(number)));
+        match ARGUMENTS.get(usize::from(number)).or(go) {
             Some(&register) => self.register(register),
             None => match self.register(Register::RSP).frame_offset() {
                 Some(top) => self.frame.read(top.wrapping_add(skip + 8 * i64::from(number.saturating_sub(6))), 8),

@@ -72,6 +72,10 @@ fn link(fixture: &Fixture, config: &Config) -> Result<PathBuf, Trouble> {
         succeed(rustc(fixture, config)?.arg("-o").arg(&out).arg(&fixture.source))?;
         return Ok(out);
     }
+    if fixture.language == Language::Go {
+        succeed(go(fixture, config)?.arg("-o").arg(&out).arg(&fixture.source))?;
+        return Ok(out);
+    }
     for library in &fixture.libraries {
         shared_library(fixture, config, library, &folder.join(format!("lib{}.so", stem(library))))?;
     }
@@ -177,6 +181,25 @@ fn rustc(fixture: &Fixture, config: &Config) -> Result<Command, Trouble> {
         Linkage::StaticPie => ["-Crelocation-model=pie", "-Ctarget-feature=+crt-static"],
         Linkage::Pie => ["-Crelocation-model=pie", "-Ctarget-feature=-crt-static"],
         Linkage::NoPie => ["-Crelocation-model=static", "-Ctarget-feature=-crt-static"],
+    });
+    command.args(&fixture.flags).args(&config.flags);
+    Ok(command)
+}
+
+fn go(fixture: &Fixture, config: &Config) -> Result<Command, Trouble> {
+    let has_go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+    if !has_go {
+        return Err(Trouble::Missing("there is no go".into()));
+    }
+    let mut command = Command::new("go");
+    // Without the network: the program has one file, and all that it imports comes with the compiler.
+    command.envs([("GOPROXY", "off"), ("GOFLAGS", ""), ("GO111MODULE", "off"), ("GOTOOLCHAIN", "local")]);
+    command.env("CGO_ENABLED", if config.is_static() { "0" } else { "1" });
+    command.env("GOCACHE", scratch().join("go-cache")).env("GOPATH", scratch().join("go-path"));
+    command.current_dir(&fixture.folder).args(["build", "-trimpath"]);
+    command.arg(match config.linkage {
+        Linkage::Static | Linkage::NoPie => "-buildmode=exe",
+        Linkage::Pie | Linkage::StaticPie => "-buildmode=pie",
     });
     command.args(&fixture.flags).args(&config.flags);
     Ok(command)

@@ -14,6 +14,7 @@ pub(crate) enum Compiler {
     Gcc,
     Clang,
     Rustc,
+    Go,
 }
 
 /// The C library.
@@ -77,12 +78,22 @@ const THIN_RUST: &[&str] = &[
     "rustc musl static no-sections",
 ];
 
+/// Static files hold Go alone, the others C too (cgo). Linked by Go's linker, or by GNU ld for the PIE.
+const THIN_GO: &[&str] = &[
+    "go glibc static plain",
+    "go glibc static no-sections",
+    "go glibc no-pie stripped",
+    "go glibc pie plain",
+    "go glibc static-pie stripped",
+];
+
 /// All configurations of a fixture, in a stable order, none twice.
 pub(crate) fn of(fixture: &Fixture) -> Vec<Config> {
     let thin = match fixture.language {
         Language::C | Language::Assembly => THIN_C,
         Language::Cxx => THIN_CXX,
         Language::Rust => THIN_RUST,
+        Language::Go => THIN_GO,
     };
     let parse = |text: &&str| Config::parse(thin[0], text.split_whitespace());
     let mut configs: Vec<Config> = match fixture.matrix {
@@ -129,6 +140,7 @@ impl Config {
                 "gcc" => config.compiler = Compiler::Gcc,
                 "clang" => config.compiler = Compiler::Clang,
                 "rustc" => config.compiler = Compiler::Rustc,
+                "go" => config.compiler = Compiler::Go,
                 "glibc" => config.libc = Libc::Glibc,
                 "musl" => config.libc = Libc::Musl,
                 "static" => config.linkage = Linkage::Static,
@@ -153,6 +165,7 @@ impl Config {
                 Compiler::Gcc => "gcc",
                 Compiler::Clang => "clang",
                 Compiler::Rustc => "rustc",
+                Compiler::Go => "go",
             },
             match self.libc {
                 Libc::Glibc => "glibc",

@@ -11,6 +11,7 @@ pub(crate) enum Language {
     Cxx,
     Assembly,
     Rust,
+    Go,
 }
 
 /// How many configurations a fixture is built in.
@@ -87,6 +88,7 @@ fn load(folder: PathBuf) -> Fixture {
         ("main.cc", Language::Cxx),
         ("main.s", Language::Assembly),
         ("main.rs", Language::Rust),
+        ("main.go", Language::Go),
     ];
     let (source, language) = kinds
         .iter()

@@ -1,4 +1,4 @@
-//! Names and bounds of functions and objects, from `.symtab` and the dynamic symbols.
+//! Names and bounds of functions and objects, from `.symtab` and the dynamic symbols, or else Go's function table.
 //!
 //! Input: section headers and both symbol tables. Output: [`FunctionHint`]s and [`ObjectHint`]s sorted by address. A
 //! stripped file has few or none of them: they make a report readable and bounds tighter, and nothing may be missed
@@ -7,6 +7,7 @@
 use object::LittleEndian as LE;
 use object::elf;
 
+use super::go_table::GoFunction;
 use super::section::Section;
 use super::segment::AddressSpace;
 use super::string_table::StringTable;
@@ -51,6 +52,7 @@ impl<'data> Hints<'data> {
         tls: Option<TlsImage>,
         sections: &[Section<'data>],
         dynamic: &[Symbol<'data>],
+        go: &[GoFunction<'data>],
     ) -> Self {
         let mut hints = Self::default();
         for symbol in dynamic.iter().filter(|symbol| symbol.is_defined) {
@@ -61,6 +63,14 @@ impl<'data> Hints<'data> {
         if let Some(section) = table {
             hints.add_table(data, space, tls, sections, section);
         }
+        hints.functions.sort_unstable();
+        let is_new = |f: &&GoFunction<'_>| hints.functions.binary_search_by_key(&f.start, |hint| hint.address).is_err();
+        let unnamed = go.iter().filter(is_new).filter_map(|f| {
+            let size = f.end.checked_offset_from(f.start)?;
+            Some(FunctionHint { address: f.start, size, name: f.name })
+        });
+        let unnamed: Vec<_> = unnamed.collect();
+        hints.functions.extend(unnamed);
         hints.functions.sort_unstable();
         hints.functions.dedup();
         hints.objects.sort_unstable();

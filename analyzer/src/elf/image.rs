@@ -14,6 +14,8 @@ use object::elf;
 use super::dynamic::Dynamic;
 use super::error::ImageError;
 use super::frame::{FrameDescription, FrameError, FrameTable};
+use super::go_table::GoTable;
+use super::go_type::GoMethods;
 use super::hint::{FunctionHint, Hints, ObjectHint};
 use super::landing_pad::{self, LandingPadError};
 use super::outline::Outline;
@@ -39,6 +41,8 @@ pub struct Image<'data> {
     sections: OnceLock<Vec<Section<'data>>>,
     hints: OnceLock<Hints<'data>>,
     frames: OnceLock<FrameTable>,
+    go_table: OnceLock<Option<GoTable<'data>>>,
+    go_methods: OnceLock<GoMethods>,
 }
 
 impl<'data> Image<'data> {
@@ -74,6 +78,8 @@ impl<'data> Image<'data> {
             sections: OnceLock::new(),
             hints: OnceLock::new(),
             frames: OnceLock::new(),
+            go_table: OnceLock::new(),
+            go_methods: OnceLock::new(),
         })
     }
 
@@ -175,6 +181,14 @@ impl<'data> Image<'data> {
         &self.symbols
     }
 
+    /// Where the dynamic symbol table stands.
+    #[must_use]
+    pub fn symbol_table(&self) -> Option<Range<Vaddr>> {
+        let start = Vaddr(self.outline.tags.symtab?);
+        let size = u64::try_from(self.symbols.len()).ok()?.checked_mul(24)?;
+        Some(start..start.checked_add(size)?)
+    }
+
     /// All relocations, sorted by slot.
     #[must_use]
     pub fn relocations(&self) -> &[Relocation] {
@@ -232,6 +246,19 @@ impl<'data> Image<'data> {
         self.frames().error.as_ref()
     }
 
+    /// Go's function table; `None` in a file that has no Go in it.
+    #[must_use]
+    pub fn go_table(&self) -> Option<&GoTable<'data>> {
+        self.go_table.get_or_init(|| GoTable::find(&self.outline.space, &self.relocations)).as_ref()
+    }
+
+    /// The methods that Go's type descriptions name.
+    #[must_use]
+    pub fn go_methods(&self) -> &GoMethods {
+        let find = |table| GoMethods::find(&self.outline.space, table);
+        self.go_methods.get_or_init(|| self.go_table().map(find).unwrap_or_default())
+    }
+
     /// Where exceptions enter the description that starts at `function_start` and has its LSDA at `lsda`; ascending.
     ///
     /// # Errors
@@ -251,7 +278,8 @@ impl<'data> Image<'data> {
 
     fn hints(&self) -> &Hints<'data> {
         self.hints.get_or_init(|| {
-            Hints::collect(self.outline.data, &self.outline.space, self.tls, self.sections(), &self.symbols)
+            let go = self.go_table().map_or(&[][..], |table| &table.functions);
+            Hints::collect(self.outline.data, &self.outline.space, self.tls, self.sections(), &self.symbols, go)
         })
     }
 

@@ -53,7 +53,7 @@ impl<'a, 'data> Followed<'a, 'data> {
 
     /// Decodes every path from `start` that stays in the gaps.
     fn follow(&self, start: Vaddr) -> Function {
-        let mut function = Function::new(start, StartEvidence::Reference);
+        let mut function = Function::new(start, StartEvidence::Reference, !self.image.is_position_independent());
         let mut seen: FxHashSet<u64> = FxHashSet::default();
         let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
         let mut paths = vec![start];

@@ -17,7 +17,7 @@ use crate::code::Code;
 use crate::dataflow;
 use crate::functions::Function;
 use crate::instruction::{fixed_memory_operand, is_conditional_move};
-use crate::registers::{ARGUMENTS, SYSCALL_ARGUMENTS, bit};
+use crate::registers::{SYSCALL_ARGUMENTS, bit};
 
 /// Bytes above the stack pointer at a call that are taken for arguments.
 const STACK_ARGUMENTS: i64 = 48;
@@ -243,7 +243,8 @@ impl Uses<'_, '_, '_> {
         }
         let holds = |register: Register| copies.registers & bit(register) != 0;
         if instruction.flow_control() == FlowControl::Return {
-            return (!holds(Register::RAX) && !holds(Register::RDX)).then_some(());
+            let is_result = |register| holds(register) || self.code.is_go(Vaddr(instruction.ip()));
+            return (!is_result(Register::RAX) && !is_result(Register::RDX)).then_some(());
         }
         if instruction.op0_kind() == OpKind::Register && holds(instruction.op0_register()) {
             calls.insert(Vaddr(instruction.ip()));
@@ -259,10 +260,14 @@ impl Uses<'_, '_, '_> {
         }
         let is_argument =
             |slot: i64| place.top.is_none_or(|top| (0..STACK_ARGUMENTS).contains(&(slot.saturating_sub(top))));
-        let is_read = || (self.read_by)(instruction) & copies.registers != 0;
+        let effect = self.code.effect_of(instruction);
+        // Which registers Go's functions read is not looked at.
+        let is_go = self.code.is_go(Vaddr(instruction.ip()));
+        let is_read = || is_go || (self.read_by)(instruction) & copies.registers != 0;
+        let is_passed = |slot: i64| is_go || is_argument(slot);
         let passes =
-            ARGUMENTS.into_iter().any(holds) && is_read() || copies.slots.iter().any(|&slot| is_argument(slot));
-        copies.registers &= !self.code.changed_by(instruction);
+            copies.registers & effect.passed != 0 && is_read() || copies.slots.iter().any(|&slot| is_passed(slot));
+        copies.registers &= !effect.changed;
         (!passes).then_some(())
     }
 }

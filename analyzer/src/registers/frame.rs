@@ -103,6 +103,15 @@ impl Frame {
         }
     }
 
+    /// What stands in a range of offsets is unknown from now on.
+    pub(super) fn forget(&mut self, range: &std::ops::Range<i64>) {
+        for slot in &mut self.slots {
+            if slot.offset < range.end && range.start < slot.offset.saturating_add(i64::from(slot.bytes)) {
+                slot.value = Value::Top;
+            }
+        }
+    }
+
     /// The function takes the address of `offset`, for its own use.
     pub(super) fn take(&mut self, offset: i64) {
         if let Err(index) = self.taken.binary_search(&offset) {

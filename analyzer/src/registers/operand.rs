@@ -99,6 +99,7 @@ impl State {
     pub fn stored_value(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
         match instruction.mnemonic() {
             Mnemonic::Mov => self.operand(instruction, 1, memory),
+            Mnemonic::Movups if memory.is_zero_of_go(instruction) => Value::constant(0),
             _ => Value::Top,
         }
     }

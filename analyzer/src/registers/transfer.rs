@@ -8,7 +8,7 @@
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::arithmetic::{add, constants, is_elsewhere, negate, sign_extend};
-use super::{ARGUMENTS, SYSCALL_ARGUMENTS, State, bit};
+use super::{CallEffect, SYSCALL_ARGUMENTS, State, bit};
 use crate::address::Vaddr;
 use crate::instruction::{is_conditional_move, is_conditional_set};
 use crate::memory::Memory;
@@ -40,13 +40,22 @@ impl State {
         self.set(Register::RSP, moved);
     }
 
-    /// A call has returned: what the callee may change is unknown, but for its result.
-    fn returned(&mut self, changed: u16, call: Vaddr) {
-        for register in ALL.into_iter().filter(|&register| changed & bit(register) != 0) {
+    /// A call has been made and has returned: what the callee may change is unknown, but for its result.
+    fn call(&mut self, effect: CallEffect, at: Vaddr) {
+        for register in ALL.into_iter().filter(|&register| effect.passed & bit(register) != 0) {
+            self.pass_on(&[register]);
+        }
+        if effect.stack > 0 {
+            // Nothing can be passed above the return address, which stands at 0.
+            let end = |top: i64| top.saturating_add(i64::from(effect.stack)).min(0);
+            let range = self.register(Register::RSP).frame_offset().map_or(i64::MIN..i64::MAX, |top| top..end(top));
+            self.frame.forget(&range);
+        }
+        for register in ALL.into_iter().filter(|&register| effect.changed & bit(register) != 0) {
             self.set(register, Value::Top);
         }
-        if changed & bit(Register::RAX) != 0 {
-            self.set(Register::RAX, Value::One(Atom::Returned(call)));
+        if effect.has_result && effect.changed & bit(Register::RAX) != 0 {
+            self.set(Register::RAX, Value::One(Atom::Returned(at)));
         }
         self.frame.forget_escaped();
     }
@@ -79,6 +88,10 @@ impl State {
                 });
                 self.set(Register::RAX, value);
             }
+            // Go looks whether the stack is large enough: no address of anything that stands on it.
+            Mnemonic::Lea if is_stack_check(instruction) && memory.is_go(instruction) => {
+                self.assign(instruction, Value::Top);
+            }
             Mnemonic::Lea => {
                 let value = self.effective_address(instruction);
                 if let Some(offset) = value.frame_offset().filter(|_| instruction.op0_register() != Register::RSP) {
@@ -86,6 +99,8 @@ impl State {
                 }
                 self.assign(instruction, value);
             }
+            // A comparison hands no address out and writes nothing but flags.
+            Mnemonic::Cmp | Mnemonic::Test => {}
             Mnemonic::Push => {
                 let value = self.operand(instruction, 0, memory);
                 self.adjust_stack(-8);
@@ -111,10 +126,7 @@ impl State {
                 self.assign_register(instruction.op0_register(), b);
                 self.assign_register(instruction.op1_register(), a);
             }
-            Mnemonic::Call => {
-                self.pass_on(&ARGUMENTS);
-                self.returned(memory.changed_by(instruction), Vaddr(instruction.ip()));
-            }
+            Mnemonic::Call => self.call(memory.effect_of(instruction), Vaddr(instruction.ip())),
             Mnemonic::Syscall => {
                 self.pass_on(&SYSCALL_ARGUMENTS);
                 self.frame.forget_escaped();
@@ -231,4 +243,13 @@ impl State {
             }
         }
     }
+}
+
+/// Whether the instruction is the first of Go's check for a large frame: `lea -SIZE(%rsp),%r12`.
+fn is_stack_check(instruction: &Instruction) -> bool {
+    let is_scratch = matches!(instruction.op0_register(), Register::R12 | Register::R13);
+    is_scratch
+        && instruction.memory_base() == Register::RSP
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement64().cast_signed() < 0
 }

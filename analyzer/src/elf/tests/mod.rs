@@ -2,6 +2,7 @@
 //! one field damaged at a time.
 
 mod built;
+mod go;
 mod malformed;
 mod oracle;
 mod sample;
@@ -26,6 +27,7 @@ fn touch(image: &Image<'_>) {
         }
     }
     let _ = (image.frame_error(), image.function_hints(), image.object_hints(), image.build_id());
+    let _ = (image.go_table(), image.go_methods(), image.symbol_table());
     let _ = (image.section_named(".text"), image.tls(), image.entry(), image.interpreter());
     for relocation in image.relocations() {
         let _ = (image.read_u64(relocation.slot), image.c_string(relocation.slot), image.is_code(relocation.slot));
