@@ -157,7 +157,7 @@ impl Analysis<'_> {
             wave.extend(self.named(&own, part));
         }
         while !wave.is_empty() {
-            let new = self.analyze_wave(wave)?;
+            let new = self.analyze_wave(wave, part)?;
             wave = Vec::new();
             for executed in new {
                 // With a filter of its own it executes nothing that this does not let it.
@@ -219,8 +219,8 @@ impl Analysis<'_> {
         candidates
     }
 
-    /// Analyses those candidates that are new, at the same time.
-    fn analyze_wave(&mut self, wave: Vec<Candidate>) -> Result<Vec<ExecutedPart>, Error> {
+    /// Analyses those candidates that are new, at the same time; `own` is what is known of the program itself.
+    fn analyze_wave(&mut self, wave: Vec<Candidate>, own: &Part) -> Result<Vec<ExecutedPart>, Error> {
         let mut new: BTreeMap<PathBuf, Candidate> = BTreeMap::new();
         for candidate in wave.into_iter().filter(|candidate| !self.done.contains(&candidate.path)) {
             let is_given = candidate.by.is_ok();
@@ -234,7 +234,11 @@ impl Analysis<'_> {
             .into_values()
             .map(|candidate| {
                 let (subject, filter) = self.subject_of(&candidate.path);
-                let world = World::load(subject, self.options);
+                let world = if candidate.path == self.own {
+                    Ok(World::again(own, subject, self.options))
+                } else {
+                    World::load(subject, self.options)
+                };
                 (candidate, filter, world)
             })
             .collect();

@@ -146,6 +146,8 @@ fn decode(image: &Image<'_>, start: Vaddr, end: Vaddr, mut visit: impl FnMut(&In
 #[derive(Debug)]
 pub struct Functions {
     functions: Vec<Function>,
+    /// Where each starts: what look-ups go through.
+    starts: Vec<Vaddr>,
     /// For each function, the greatest end among it and those before it: bounds the search backwards.
     covered_until: Vec<Vaddr>,
 }
@@ -176,7 +178,8 @@ impl Functions {
                 Some(*most)
             })
             .collect();
-        let mut found = Self { functions, covered_until };
+        let starts = functions.iter().map(|f| f.start).collect();
+        let mut found = Self { functions, starts, covered_until };
         found.resolve_jump_tables(image);
         found
     }
@@ -196,11 +199,10 @@ impl Functions {
     /// The function that starts at `at`, else one whose body holds it.
     #[must_use]
     pub fn at(&self, at: Vaddr) -> Option<FunctionId> {
-        let behind = self.functions.partition_point(|f| f.start <= at);
+        let behind = self.starts.partition_point(|&start| start <= at);
         let mut index = behind;
         while let Some(before) = index.checked_sub(1) {
-            let function = self.functions.get(before)?;
-            if function.start == at || function.contains(at) {
+            if self.starts.get(before) == Some(&at) || self.functions.get(before)?.contains(at) {
                 return u32::try_from(before).ok().map(FunctionId);
             }
             if self.covered_until.get(before).is_none_or(|&end| end <= at) {
@@ -214,7 +216,7 @@ impl Functions {
     /// Whether a function starts exactly at `at`.
     #[must_use]
     pub fn starts_at(&self, at: Vaddr) -> bool {
-        self.functions.binary_search_by_key(&at, |f| f.start).is_ok()
+        self.starts.binary_search(&at).is_ok()
     }
 
     fn resolve_jump_tables(&mut self, image: &Image<'_>) {

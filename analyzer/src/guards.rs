@@ -126,6 +126,13 @@ impl Guards {
         guards
     }
 
+    /// The functions that arriving at may meet or open a guard.
+    pub fn functions(&self) -> impl Iterator<Item = FunctionKey> + '_ {
+        let calls = self.closed_calls.keys().map(|(_, callee)| *callee);
+        let single = [&self.closed, &self.openers, &self.outside_openers];
+        single.into_iter().flat_map(|guards| guards.keys().copied()).chain(calls)
+    }
+
     /// The guard before a function, when `caller` reaches it.
     #[must_use]
     pub fn before(&self, key: FunctionKey, caller: Option<FunctionKey>) -> Option<GuardId> {

@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::rc::Rc;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
@@ -50,7 +51,13 @@ pub fn solve<'data>(
         work: VecDeque::new(),
         open: FxHashSet::default(),
         held: Vec::new(),
+        settled: program.modules().map(|(_, module)| vec![0; module.summary.functions().all().len()]).collect(),
+        seen: FxHashSet::default(),
+        bound: FxHashMap::default(),
     };
+    for (id, function) in guards.functions() {
+        solver.settle((id, function), GUARDED);
+    }
     for root in roots {
         let (module, at) = root.at;
         let cause = Cause::Root(root.reason);
@@ -89,7 +96,20 @@ struct Solver<'p, 'data, S> {
     open: FxHashSet<GuardId>,
     /// What waits behind guards.
     held: Vec<(GuardId, FunctionKey, Arrival)>,
+    /// What is known of each function, by module: most edges lead to one that no edge changes any more.
+    settled: Vec<Vec<u8>>,
+    /// Addresses of data that were looked at.
+    seen: FxHashSet<(ModuleId, Vaddr)>,
+    /// What symbols bind to.
+    bound: FxHashMap<(ModuleId, u32), Rc<[Definition]>>,
 }
+
+/// A function is reached while the filter is on.
+const AFTER: u8 = 1;
+/// Its address is taken, too.
+const ADDRESS_TAKEN: u8 = 2;
+/// Guards may stand before it or be opened by it.
+const GUARDED: u8 = 4;
 
 impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     fn module(&self, id: ModuleId) -> Option<&'p Module<'data>> {
@@ -172,7 +192,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
                 self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: false });
             }
             PointerTarget::Symbol(index, addend) => {
-                for found in self.program.bind(id, index) {
+                for &found in self.bind(id, index).iter() {
                     let at = found.address.0.checked_add_signed(addend).map_or(found.address, Vaddr);
                     self.reach_definition(Definition { address: at, ..found }, cause);
                 }
@@ -199,6 +219,10 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         }
     }
 
+    fn bind(&mut self, id: ModuleId, index: u32) -> Rc<[Definition]> {
+        Rc::clone(self.bound.entry((id, index)).or_insert_with(|| self.program.bind(id, index).into()))
+    }
+
     /// A call or jump through the pointer at `slot`.
     fn reach_through(&mut self, id: ModuleId, slot: Vaddr, phase: Phase, cause: Cause) {
         let Some(module) = self.module(id) else { return };
@@ -208,7 +232,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
             match target {
                 PointerTarget::Local(at) | PointerTarget::Resolver(at) => self.reach_code(id, at, arrival),
                 PointerTarget::Symbol(index, _) => {
-                    for found in self.program.bind(id, index) {
+                    for &found in self.bind(id, index).iter() {
                         self.reach_code(found.module, found.address, arrival);
                     }
                 }
@@ -256,13 +280,13 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     fn reach_data(&mut self, id: ModuleId, at: Vaddr, cause: Cause) {
-        let Some(module) = self.module(id) else { return };
+        let Some(module) = self.module(id).filter(|_| self.seen.insert((id, at))) else { return };
         let start = module.summary.data().object_at(at).start;
         self.reached.objects.entry((id, start)).or_insert_with(|| {
             self.work.push_back(Node::Object(id, start));
             cause
         });
-        if let Some(text) = module.image.c_string(at).filter(|text| is_name(text)) {
+        if let Some(text) = module.image.c_string_within(at, LONGEST_NAME).filter(|text| is_name(text)) {
             self.reach_text(id, text, cause);
         }
     }
@@ -290,7 +314,25 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         }
     }
 
+    fn settle(&mut self, (id, function): FunctionKey, state: u8) {
+        let module = usize::try_from(id.0).ok().and_then(|index| self.settled.get_mut(index));
+        if let Some(known) = usize::try_from(function.0).ok().and_then(|index| module?.get_mut(index)) {
+            *known |= state;
+        }
+    }
+
+    /// Whether arriving at a function in this way changes nothing any more.
+    fn is_settled(&self, (id, function): FunctionKey, arrival: &Arrival) -> bool {
+        let module = usize::try_from(id.0).ok().and_then(|index| self.settled.get(index));
+        let known = usize::try_from(function.0).ok().and_then(|index| module?.get(index)).copied().unwrap_or(0);
+        let needed = if arrival.address_taken { AFTER | ADDRESS_TAKEN } else { AFTER };
+        known & (needed | GUARDED) == needed
+    }
+
     fn reach_function(&mut self, key: FunctionKey, arrival: Arrival) {
+        if self.is_settled(key, &arrival) {
+            return;
+        }
         let caller = match arrival.cause {
             Cause::Edge(Node::Function(caller), ..) => Some(caller),
             _ => None,
@@ -300,6 +342,8 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
             return;
         }
         self.open_guards(key, caller);
+        let taken = if arrival.address_taken { ADDRESS_TAKEN } else { 0 };
+        self.settle(key, if arrival.phase == Phase::After { AFTER | taken } else { taken });
         match self.reached.functions.get_mut(&key) {
             Some(visit) => {
                 visit.address_taken |= arrival.address_taken;

@@ -55,17 +55,12 @@ pub(crate) struct Part {
     pub(crate) calls: Calls,
     pub(crate) executions: Executions,
     pub(crate) assumptions: BTreeSet<Assumption>,
+    brought: Brought,
 }
 
-/// Everything that is loaded, and why.
-#[derive(Debug)]
-pub(crate) struct World<'o> {
-    options: &'o Options,
-    subject: Subject,
-    root: PathBuf,
-    files: LoadedSet,
-    /// By file.
-    summaries: Vec<Arc<ModuleSummary>>,
+/// What the rounds have brought, beside files.
+#[derive(Clone, Debug, Default)]
+struct Brought {
     /// Libraries that came by name, with what may be looked up in them.
     later: BTreeMap<FileIndex, BTreeSet<Exports>>,
     handled: BTreeSet<Request>,
@@ -77,6 +72,18 @@ pub(crate) struct World<'o> {
     assumptions: BTreeSet<Assumption>,
 }
 
+/// Everything that is loaded, and why.
+#[derive(Debug)]
+pub(crate) struct World<'o> {
+    options: &'o Options,
+    subject: Subject,
+    root: PathBuf,
+    files: LoadedSet,
+    /// By file.
+    summaries: Vec<Arc<ModuleSummary>>,
+    brought: Brought,
+}
+
 /// What names can mean at run time.
 struct Lookups<'w, 'data> {
     world: &'w World<'w>,
@@ -85,12 +92,12 @@ struct Lookups<'w, 'data> {
 
 impl Surroundings for Lookups<'_, '_> {
     fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.looks_up_anything(holder) || self.world.symbols.contains(name);
+        let anywhere = self.looks_up_anything(holder) || self.world.brought.symbols.contains(name);
         self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
     }
 
     fn looks_up_anything(&self, module: ModuleId) -> bool {
-        self.world.open_lookups.contains(&module)
+        self.world.brought.open_lookups.contains(&module)
     }
 }
 
@@ -101,19 +108,7 @@ impl<'o> World<'o> {
         let original = subject.original.clone();
         let load = LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original };
         let files = load_closure(&subject.path, &load)?;
-        let mut world = Self {
-            options,
-            subject,
-            root,
-            files,
-            summaries: Vec::new(),
-            later: BTreeMap::new(),
-            handled: BTreeSet::new(),
-            open_lookups: BTreeSet::new(),
-            symbols: BTreeSet::new(),
-            imports_of_converters: BTreeSet::new(),
-            assumptions: BTreeSet::new(),
-        };
+        let mut world = Self { options, subject, root, files, summaries: Vec::new(), brought: Brought::default() };
         if world.subject.is_loader {
             world.load_c_library();
         }
@@ -121,7 +116,7 @@ impl<'o> World<'o> {
         for pattern in patterns {
             let names = world.matches(pattern)?;
             if names.is_empty() {
-                world.assumptions.insert(Assumption {
+                world.brought.assumptions.insert(Assumption {
                     kind: AssumptionKind::SystemConfiguration,
                     text: format!("no library is loaded by {pattern}, since no file matches it"),
                     site: None,
@@ -133,6 +128,12 @@ impl<'o> World<'o> {
             }
         }
         Ok(world)
+    }
+
+    /// The same program once more, with the filter from its start: whatever came by name comes again.
+    pub(crate) fn again(part: &Part, subject: Subject, options: &'o Options) -> Self {
+        let (files, brought) = (part.files.clone(), part.brought.clone());
+        Self { options, subject, root: options.root().to_owned(), files, summaries: Vec::new(), brought }
     }
 
     /// Computes what the process can do; `summaries` has what is known of files already.
@@ -147,19 +148,19 @@ impl<'o> World<'o> {
             let callers = Callers::new(&linked, &reached);
             let open = open_sites::find(&linked, &reached, &callers);
             let wanted = self.wanted(&reached, &open);
-            let is_known = wanted.is_subset(&self.handled)
-                && open.modules_with_open_lookups.is_subset(&self.open_lookups)
-                && open.symbols.is_subset(&self.symbols);
+            let is_known = wanted.is_subset(&self.brought.handled)
+                && open.modules_with_open_lookups.is_subset(&self.brought.open_lookups)
+                && open.symbols.is_subset(&self.brought.symbols);
             if is_known {
                 let calls = evidence::calls(&linked, &reached, &callers, &guards);
                 let executions = execution_sites::find(&callers, &calls.executions);
-                let mut assumptions = self.assumptions;
+                let mut assumptions = self.brought.assumptions.clone();
                 assumptions.extend(open.assumptions);
                 assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
-                return Ok(Part { files: self.files, calls, executions, assumptions });
+                return Ok(Part { files: self.files, calls, executions, assumptions, brought: self.brought });
             }
-            self.open_lookups.extend(open.modules_with_open_lookups);
-            self.symbols.extend(open.symbols);
+            self.brought.open_lookups.extend(open.modules_with_open_lookups);
+            self.brought.symbols.extend(open.symbols);
             for request in wanted {
                 self.handle(request)?;
             }
@@ -253,7 +254,7 @@ impl<'o> World<'o> {
         let mut roots = startup::roots(program, self.subject.start);
         for (id, module) in program.modules() {
             let index = usize::try_from(id.0).ok().and_then(|position| order.get(position));
-            for exports in index.and_then(|index| self.later.get(index)).into_iter().flatten() {
+            for exports in index.and_then(|index| self.brought.later.get(index)).into_iter().flatten() {
                 let prefix: &[u8] = match exports {
                     Exports::Named | Exports::Converters => continue,
                     Exports::Prefixed(prefix) => prefix.as_bytes(),
@@ -267,7 +268,7 @@ impl<'o> World<'o> {
                 }
             }
         }
-        for name in &self.imports_of_converters {
+        for name in &self.brought.imports_of_converters {
             for found in program.exported(name, |_| true) {
                 let reason = "import of a character set converter";
                 roots.push(Root { at: (found.module, found.address), phase: Phase::After, reason, escapes: true });
@@ -304,13 +305,13 @@ impl<'o> World<'o> {
 
     /// Brings in what a request names.
     fn handle(&mut self, request: Request) -> Result<(), Error> {
-        if !self.handled.insert(request.clone()) {
+        if !self.brought.handled.insert(request.clone()) {
             return Ok(());
         }
         if request.exports == Exports::Converters {
             let below_root = Path::new(&request.name).strip_prefix("/").unwrap_or(Path::new(&request.name));
             let found = converters::read(&self.root.join(below_root));
-            self.imports_of_converters.extend(found.imports);
+            self.brought.imports_of_converters.extend(found.imports);
             let folder = Path::new(&request.name);
             for file in found.conspicuous {
                 let name = folder.join(file).to_string_lossy().into_owned();
@@ -321,7 +322,7 @@ impl<'o> World<'o> {
         match self.files.load_library(OsStr::new(&request.name), self.files.program()) {
             Ok(scope) => {
                 if let Some(&index) = scope.first().filter(|index| !self.files.scope().contains(index)) {
-                    self.later.entry(index).or_default().insert(request.exports);
+                    self.brought.later.entry(index).or_default().insert(request.exports);
                 }
                 Ok(())
             }
@@ -339,7 +340,7 @@ impl<'o> World<'o> {
             && !request.name.starts_with("libnss_files.")
             && !request.name.starts_with("libnss_dns.")
         {
-            self.assumptions.insert(Assumption {
+            self.brought.assumptions.insert(Assumption {
                 kind: AssumptionKind::SystemConfiguration,
                 text: match error {
                     LoadError::MissingLibrary { .. } => {

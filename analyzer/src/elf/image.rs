@@ -152,8 +152,14 @@ impl<'data> Image<'data> {
     /// The bytes at `at` up to a NUL, without it; `None` if there is none within `LONGEST_TEXT`.
     #[must_use]
     pub fn c_string(&self, at: Vaddr) -> Option<&'data [u8]> {
+        self.c_string_within(at, LONGEST_TEXT)
+    }
+
+    /// The same, if it is no longer than `longest` bytes.
+    #[must_use]
+    pub fn c_string_within(&self, at: Vaddr, longest: usize) -> Option<&'data [u8]> {
         let bytes = self.bytes_from(at)?;
-        let bytes = bytes.get(..LONGEST_TEXT).unwrap_or(bytes);
+        let bytes = bytes.get(..=longest).unwrap_or(bytes);
         std::ffi::CStr::from_bytes_until_nul(bytes).ok().map(std::ffi::CStr::to_bytes)
     }
 

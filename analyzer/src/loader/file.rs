@@ -22,7 +22,7 @@ use crate::policy::FileIdentity;
 pub struct FileIndex(pub usize);
 
 /// A file that the program is made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadedFile {
     pub(super) place: Place,
     pub(super) host_path: PathBuf,

@@ -45,7 +45,7 @@ pub enum LoaderKind {
 }
 
 /// The search paths of a system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Search {
     pub(super) kind: LoaderKind,
     system_folders: Vec<PathBuf>,

@@ -25,7 +25,7 @@ use crate::elf::{HeaderField, ImageError};
 use crate::policy::FileIdentity;
 
 /// The files of one program. Indices of files stay valid when more are loaded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadedSet {
     root: Root,
     search: Search,
