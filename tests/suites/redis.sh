@@ -1,21 +1,36 @@
-# Redis' own tests (runtest of Debian's source package) on Debian's redis-server.
-need redis-server redis-server redis-tools
+# Redis' own tests (source package redis: runtest and runtest-moduleapi) on the server and the tools of packages
+# redis-server and redis-tools.
+#
+# Flags: `DEBUG RESTART` executes the server itself; the modules that tests load are named, as a redis.conf would.
+need /usr/bin/redis-server redis-server
+need /usr/bin/redis-cli redis-tools
 need tclsh tcl8.6
-unpack redis "$WORK/source"
-rm -rf "$WORK/patched" && mkdir -p "$WORK/patched"
-patch_program "$(readlink -f /usr/bin/redis-server)" "$WORK/patched/redis-server" --exec-target self
+need gcc gcc libc6-dev
+need make make
+need ip iproute2
+source_of redis "$WORK/source"
+source=$WORK/source
+make -C "$source/tests/modules" >"$WORK/build.log" 2>&1 || skip "the tests' modules do not build: $(tail -n 1 "$WORK/build.log")"
+for program in server cli benchmark check-aof check-rdb; do
+	flags=()
+	[[ $program == cli || $program == benchmark ]] || flags=(--exec-target self --dlopen "$source/tests/modules/*.so")
+	mkdir -p "$WORK/original"
+	cp --remove-destination -L "/usr/bin/redis-$program" "$WORK/original/redis-$program"
+	patch_program "$WORK/original/redis-$program" "$WORK/patched/redis-$program" "${flags[@]}"
+done
 
-table() {
-	local tests=$WORK/tree-$1
-	rm -rf "$tests" && cp -a "$WORK/source" "$tests"
-	for program in server cli benchmark check-aof check-rdb; do cp -L "/usr/bin/redis-$program" "$tests/src/redis-$program"; done
-	[[ $1 == original ]] || for program in server check-aof check-rdb; do cp "$WORK/patched/redis-server" "$tests/src/redis-$program"; done
-	# Modules are built from source, and some tests need the exact version of the source.
-	(cd "$tests" && ./runtest --clients 2 --timeout 300 --baseport "$2" --tags "-slow -large-memory -needs:debug" ${UNITS:-} </dev/null) \
-		>"$WORK/$1.log" 2>&1 || say "$1: runtest ended with $?"
-	sed -n 's/\x1b\[[0-9;]*m//g; s/^\[\(ok\|err\|exception\|ignore\|skip\)\]: \(.*[^ ]\) *\(([0-9]* ms)\)\{0,1\}$/\2 \1/p' "$WORK/$1.log" |
-		sed 's/ ([0-9]* ms)//' | sort >"$WORK/$1.table"
+unit() {
+	local run=$WORK/run/$1/$2 log=$3 status=0
+	rm -rf "$run" && mkdir -p "$run/src"
+	cp -a "$source/runtest" "$source/tests" "$source/utils" "$source/redis.conf" "$source/sentinel.conf" "$run"
+	cp "$WORK/$1"/redis-* "$run/src"
+	cp "$source"/src/*.json "$source"/src/commands "$run/src" -r 2>/dev/null || true
+	(cd "$run" && alone 900 ./runtest --single "$2" --clients 1 --timeout 300) >"$log" 2>&1 || status=$?
+	sed -n "s/\x1b\[[0-9;]*m//g; s/^\[\(ok\|err\|exception\|ignore\|skip\)\]: \(.*[^ ]\)\$/\1 \2/p" "$log" |
+		sed 's/ ([0-9]* ms)$//; s/ in tests\/.*\.tcl$//' | awk -v unit="$2" '{ how = $1; $1 = ""; gsub(/ /, "_"); print unit "/" $0, how }'
+	echo "$2 ends with $status"
+	rm -rf "$run"
 }
-table original 21000
-table patched 25000
-compare "$WORK/original.table" "$WORK/patched.table"
+
+mapfile -t units < <(cd "$source" && ./runtest --list-tests && sed -n 's/^--single \([^ ]*\).*/\1/p' runtest-moduleapi)
+compare "${units[@]}"
