@@ -1,13 +1,14 @@
 # make demo    builds Chestnut, patches a program, runs both and shows what was decided (IN=/bin/ls ARGS='-l /')
 # make test    everything that must hold: formatting, lints, all tests, documentation
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
+# make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make bench   time and memory of chestnut-patch, start-up and per-call cost of what it makes
 # What is missing on the machine is installed with apt-get where that is there, and named where it is not.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test judge bench build fmt lint unit doc
+.PHONY: help demo test judge suites bench build fmt lint unit doc
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -49,6 +50,11 @@ judge:
 	@if [[ ! -x $(EVAL)/judge ]]; then echo "make judge: $(EVAL)/judge is not there" >&2; exit 2; fi
 	@$(MAKE) build
 	$(EVAL)/judge $(PATCHER) $(if $(ONLY),--only $(ONLY),--set open)
+
+SUITE ?= sqlite3 redis nginx coreutils bash perl python3
+
+suites: build
+	@SUITES_WORK=$(or $(SUITES_WORK),$(abspath $(TARGET))/suites) ONLY='$(ONLY)' tests/suites/run $(PATCHER) $(SUITE)
 
 bench: build
 	@.ci/install-packages bench

@@ -94,7 +94,7 @@ patch_program() {
 	shift 2
 	mkdir -p "$(dirname "$out")"
 	timeout 600 "$PATCHER" "$@" "$in" "$out" 2>"$WORK/patch.log" || { cat "$WORK/patch.log" >&2; fail "$in cannot be patched"; }
-	say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p' "$WORK/patch.log" | head -n 1), flags: $(shorten "$*")"
+	[[ ${quiet:-} ]] || say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p' "$WORK/patch.log" | head -n 1), flags: $(shorten "$*")"
 }
 
 shorten() { if ((${#1} > 200)); then echo "${1:0:200}... (${#1} characters)"; else echo "${1:-none}"; fi; }
@@ -130,13 +130,13 @@ compare() {
 
 # A unit whose results are not the same is run up to three times.
 tried() {
-	local try side unit=$1
+	local try side unit=$1 name=${1//\//%}
 	for try in 1 2 3; do
 		for side in original patched; do
-			mkdir -p "$WORK/results/$side/$try" "$(dirname "$WORK/logs/$side/$try/$unit")"
-			(unit "$side" "$unit" "$WORK/logs/$side/$try/$unit" </dev/null || true) | sort -u >"$WORK/results/$side/$try/${unit//\//%}"
+			mkdir -p "$WORK/results/$side/$try" "$WORK/logs/$side/$try"
+			(unit "$side" "$unit" "$WORK/logs/$side/$try/$name" </dev/null || true) | sort -u >"$WORK/results/$side/$try/$name"
 		done
-		cmp -s "$WORK/results/original/$try/${unit//\//%}" "$WORK/results/patched/$try/${unit//\//%}" && break
+		cmp -s "$WORK/results/original/$try/$name" "$WORK/results/patched/$try/$name" && break
 	done || true
 }
 
@@ -144,7 +144,7 @@ tried() {
 # else different.
 table() {
 	cd "$WORK/results" || fail "no test ran"
-	awk '
+	LC_ALL=C awk '
 		{ split(FILENAME, part, "/"); name = $1; $1 = ""; sub(/^ /, ""); at = part[1] SUBSEP name SUBSEP part[2]
 		  unit[name] = part[3]; seen[part[1], part[3], part[2]]; result[at] = at in result ? result[at] " and " $0 : $0 }
 		END {
@@ -160,11 +160,11 @@ table() {
 		function ran(side, name, try) { return (side, unit[name], try) in seen }
 		function shown(side, name, try) { return (side, name, try) in result ? result[side, name, try] : "-" }
 	' */*/* | sort >"$WORK/table"
-	awk -F '\t' '{ split($3, word, " "); n[$1]++; if ($1 == "same") of[word[1]]++ }
+	LC_ALL=C awk -F '\t' '{ split($3, word, " "); n[$1]++; if ($1 == "same") of[word[1]]++ }
 		END { printf "%d tests: %d same, %d unsteady, %d different", NR, n["same"], n["unsteady"], n["different"]
 		      printf "; results of the same: "; for (r in of) printf "%s%d %s", (c++ ? ", " : ""), of[r], r; print "" }' "$WORK/table" >"$WORK/summary"
 	say "$# units, $(cat "$WORK/summary")"
-	awk -F '\t' '$1 != "same" { if (n[$1]++ < 60) printf "  %-10s %s: original: %s; patched: %s\n", $1, $2, $3, $4; else more[$1]++ }
+	LC_ALL=C awk -F '\t' '$1 != "same" { if (n[$1]++ < 60) printf "  %-10s %s: original: %s; patched: %s\n", $1, $2, $3, $4; else more[$1]++ }
 		END { for (kind in more) printf "  %-10s %d more\n", kind, more[kind] }' "$WORK/table" >&2
 	refused_calls >"$WORK/refused"
 	[[ ! -s $WORK/refused ]] || { say "calls refused (kernel log):" && cat "$WORK/refused" >&2; }

@@ -34,7 +34,7 @@ unit() {
 	(cd "$tests" && export TEST_NGINX_UNSAFE=1 TMPDIR=$folder TEST_NGINX_BINARY=$WORK/$1/nginx TEST_NGINX_MODULES=$modules \
 		PERL5LIB=$WORK/perl/usr/share/perl5:$WORK/perl$lib/perl5/5.36 &&
 		alone 300 setpriv --reuid=nobody --regid=nogroup --clear-groups perl -I lib "$2.t") >"$log" 2>&1 || status=$?
-	sed -n 's/^\(ok\|not ok\) \([0-9]*\)\(.*# TODO\)\{0,1\}.*/\2 \1\3/p' "$log" | awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# TODO/, " TODO"); print unit "/" n $0 }'
+	sed -n 's/^\(ok\|not ok\) \([0-9]*\)\(.*# TODO\)\{0,1\}.*/\2 \1\3/p' "$log" | LC_ALL=C awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# TODO/, " TODO"); print unit "/" n $0 }'
 	echo "$2 ends with $status$(sed -n 's/^1\.\.0 # \(SKIP.*\)/, \1/p' "$log")"
 	rm -rf "$folder"
 }

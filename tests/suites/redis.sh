@@ -20,7 +20,7 @@ for program in server cli benchmark check-aof check-rdb; do
 done
 
 unit() {
-	local run=$WORK/run/$1/$2 log=$3 status=0
+	local run=$WORK/run/$1/${2//\//-} log=$3 status=0
 	rm -rf "$run" && mkdir -p "$run/src"
 	cp -a "$source/runtest" "$source/tests" "$source/utils" "$source/redis.conf" "$source/sentinel.conf" "$run"
 	cp "$WORK/$1"/redis-* "$run/src"
