@@ -88,13 +88,18 @@ need() {
 
 # ---- Patching
 
-# patch_program IN OUT FLAG...: patches a program; a program that is refused fails the suite.
+# patch_program IN OUT FLAG...: patches a program; a program that is refused fails the suite. What was made by the same
+# patcher with the same flags stays.
 patch_program() {
-	local in=$1 out=$2
+	local in=$1 out=$2 made note=$WORK/made/${2//\//%}
 	shift 2
-	mkdir -p "$(dirname "$out")"
-	timeout 600 "$PATCHER" "$@" "$in" "$out" 2>"$WORK/patch.log" || { cat "$WORK/patch.log" >&2; fail "$in cannot be patched"; }
-	[[ ${quiet:-} ]] || say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p' "$WORK/patch.log" | head -n 1), flags: $(shorten "$*")"
+	mkdir -p "$(dirname "$out")" "$WORK/made"
+	made=$(cat "$PATCHER" "$in" | md5sum; printf '%s\n' "$@")
+	if [[ ! -e $out || $made != "$(cat "$note" 2>/dev/null)" ]]; then
+		timeout 600 "$PATCHER" "$@" "$in" "$out" 2>"$note.log" || { cat "$note.log" >&2; fail "$in cannot be patched"; }
+		echo "$made" >"$note"
+	fi
+	[[ ${quiet:-} ]] || say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p' "$note.log" | head -n 1), flags: $(shorten "$*")"
 }
 
 shorten() { if ((${#1} > 200)); then echo "${1:0:200}... (${#1} characters)"; else echo "${1:-none}"; fi; }

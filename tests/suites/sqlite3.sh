@@ -29,7 +29,7 @@ unit() {
 	timeout -k 5 600 "$WORK/$1/testfixture" "$source/$2.test" >"$log" 2>&1 || status=$?
 	# "! NAME expected: [...]", then the summary.
 	sed -n 's/^! \([^ ]*\) expected:.*/\1 failed/p' "$log"
-	sed -n 's/^\([^ ]*\)\.\.\. Ok$/\1 ok/p' "$log"
+	sed -n 's/^\.*\([^ .][^ ]*\)\.\.\. Ok$/\1 ok/p' "$log"
 	echo "$2 ends with $status$(grep -q '^[0-9]* errors out of' "$log" || echo ', no summary')"
 	cd "$WORK" && rm -rf "$run"
 }
