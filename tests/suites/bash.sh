@@ -1,5 +1,5 @@
 # Bash's own tests (source package bash, tests/run-*) with the shell of package bash. Each compares what the shell prints with
-# what is expected; differences from that are the result, and must be the same.
+# what is expected, as an ordinary user without terminal; differences from that are the result, and must be the same.
 #
 # Flags: the shell itself, the tests' own small programs and what the tests start by name.
 need gcc gcc libc6-dev
@@ -19,9 +19,9 @@ patch_program "$WORK/original/bash" "$WORK/patched/bash" --exec-target self \
 
 unit() {
 	local run=$WORK/run/$1/$2 log=$3 status=0
-	rm -rf "$run" && mkdir -p "$run" && cp -a "$tests" "$run/tests" && mkdir "$run/tmp"
+	rm -rf "$run" && mkdir -p "$run" && cp -a "$tests" "$run/tests" && mkdir "$run/tmp" && chown -R nobody:nogroup "$run"
 	cd "$run/tests"
-	alone 200 env -i HOME="$run" USER=root LOGNAME=root TERM=xterm LANG=C BASH_TSTOUT="$run/out" TMPDIR="$run/tmp" \
+	alone 200 setpriv --reuid=nobody --regid=nogroup --clear-groups env -i HOME="$run" USER=nobody LOGNAME=nobody TERM=xterm LANG=C BASH_TSTOUT="$run/out" TMPDIR="$run/tmp" \
 		BUILD_DIR="$WORK/source" THIS_SH="$WORK/$1/bash" PATH="$run/tests:$PATH" sh "./$2" >"$log" 2>&1 || status=$?
 	cd "$WORK" && rm -rf "$run"
 	# Paths of the two sides and numbers of processes differ by nature.

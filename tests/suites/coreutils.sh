@@ -39,15 +39,15 @@ for side in original patched; do
 	rm -rf "$WORK/tree-$side" && cp -a "$source" "$WORK/tree-$side"
 	cp --remove-destination "$WORK/$side"/* "$WORK/tree-$side/src"
 	cp -f /usr/libexec/coreutils/libstdbuf.so "$WORK/tree-$side/src"
-	touch -d 2030-01-01 "$WORK/tree-$side"/src/*
 	chown -R nobody:nogroup "$WORK/tree-$side"
 done
 
 unit() {
 	local log=$3 status=0 tree=$WORK/tree-$1 name=${2//\//-} as=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
 	[[ " ${as_root[*]} " != *" $2 "* ]] || as=()
-	(cd "$tree" && TMPDIR='' alone 600 "${as[@]}" make check-TESTS TESTS="tests/$2" TEST_SUITE_LOG="$name.suite-log" SUBDIRS=. \
-		VERBOSE=no RUN_EXPENSIVE_TESTS=no SHELL=/bin/sh) >"$log" 2>&1 || status=$?
+	(cd "$tree" && TMPDIR='' alone 600 "${as[@]}" make check-TESTS abs_top_builddir="$tree" abs_top_srcdir="$tree" abs_srcdir="$tree" abs_builddir="$tree" \
+		TESTS="tests/$2" TEST_SUITE_LOG="$name.suite-log" SUBDIRS=. VERBOSE=no \
+		RUN_EXPENSIVE_TESTS=no SHELL=/bin/sh) >"$log" 2>&1 || status=$?
 	cat "$tree/tests/${2%.*}.log" >>"$log" 2>/dev/null || true
 	sed -n "s#^\(PASS\|FAIL\|SKIP\|ERROR\|XFAIL\|XPASS\): tests/\($2\)\$#\2 \1#p" "$log" | head -n 1
 }
