@@ -99,7 +99,7 @@ patch_program() {
 		timeout 600 "$PATCHER" "$@" "$in" "$out" 2>"$note.log" || { cat "$note.log" >&2; fail "$in cannot be patched"; }
 		echo "$made" >"$note"
 	fi
-	[[ ${quiet:-} ]] || say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p' "$note.log" | head -n 1), flags: $(shorten "$*")"
+	[[ ${quiet:-} ]] || say "patched $in: $(sed -n 's/^[^:]*: \(.* allowed\), .*/\1/p;T;q' "$note.log"), flags: $(shorten "$*")"
 }
 
 shorten() { if ((${#1} > 200)); then echo "${1:0:200}... (${#1} characters)"; else echo "${1:-none}"; fi; }
@@ -155,7 +155,7 @@ table() {
 		END {
 			for (name in unit) {
 				first = shown("original", name, 1); other = shown("patched", name, 1)
-				kind = first == other ? "same" : "different"
+				kind = first != other ? "different" : first == "-" ? "unsteady" : "same"
 				for (a = 1; kind == "different" && a <= 3; a++) for (b = 1; b <= 3; b++)
 					if (ran("original", name, a) && ran("patched", name, b) && shown("original", name, a) == shown("patched", name, b))
 						kind = "unsteady"
@@ -166,8 +166,11 @@ table() {
 		function shown(side, name, try) { return (side, name, try) in result ? result[side, name, try] : "-" }
 	' */*/* | sort >"$WORK/table"
 	LC_ALL=C awk -F '\t' '{ split($3, word, " "); n[$1]++; if ($1 == "same") of[word[1]]++ }
-		END { printf "%d tests: %d same, %d unsteady, %d different", NR, n["same"], n["unsteady"], n["different"]
-		      printf "; results of the same: "; for (r in of) printf "%s%d %s", (c++ ? ", " : ""), of[r], r; print "" }' "$WORK/table" >"$WORK/summary"
+		END {
+			printf "%d tests: %d same, %d unsteady, %d different; the same are ", NR, n["same"], n["unsteady"], n["different"]
+			for (r in of) printf "%s%d %s", (c++ ? ", " : ""), of[r], r
+			print ""
+		}' "$WORK/table" >"$WORK/summary"
 	say "$# units, $(cat "$WORK/summary")"
 	LC_ALL=C awk -F '\t' '$1 != "same" { if (n[$1]++ < 60) printf "  %-10s %s: original: %s; patched: %s\n", $1, $2, $3, $4; else more[$1]++ }
 		END { for (kind in more) printf "  %-10s %d more\n", kind, more[kind] }' "$WORK/table" >&2
@@ -177,6 +180,18 @@ table() {
 	[[ -s $WORK/table ]] || fail "no test ran"
 	! grep -q ^different "$WORK/table" && [[ ! -s $WORK/refused ]] || fail "results differ or calls were refused"
 }
+
+# scratch SIDE UNIT: an empty folder for a unit, with a short name of the same length on both sides, open to all.
+scratch() {
+	local folder
+	folder=$WORK/run/${1:0:1}/$(cksum <<<"$2" | cut -d ' ' -f 1)
+	rm -rf "$folder" && mkdir -p "$folder" && chmod 777 "$folder"
+	echo "$folder"
+}
+
+# What makes a command run as an ordinary user, whom modes can refuse something.
+as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
+[[ $(id -u) == 0 ]] || as_user=()
 
 # alone SECONDS COMMAND...: runs a command with a network of its own, loopback only, and ends what it leaves behind.
 alone() {
@@ -192,6 +207,9 @@ kernel_time() { awk '{ print $1 }' /proc/uptime; }
 
 # Calls that filters refused to programs below the suite's folder since it began, where the kernel's log can be read.
 refused_calls() {
-	{ dmesg 2>/dev/null || true; } | sed -n 's/^\[ *\([0-9.]*\)\] audit: type=1326 .* comm="\([^"]*\)" exe="\([^"]*\)" .* syscall=\([0-9]*\) .*/\1 \4 \2 \3/p' |
-		awk -v began="$began" -v below="$WORK/" '$1 >= began && index($0, below) { n["  call " $2 " of " $3 " (" $4 ")"]++ } END { for (i in n) print i ": " n[i] " times" }'
+	local line='^\[ *\([0-9.]*\)\] audit: type=1326 .* comm="\([^"]*\)" exe="\([^"]*\)" .* syscall=\([0-9]*\) .*'
+	{ dmesg 2>/dev/null || true; } | sed -n "s/$line/\1 \4 \2 \3/p" |
+		awk -v began="$began" -v below="$WORK/" '
+			$1 >= began && index($0, below) { n["  call " $2 " of " $3 " (" $4 ")"]++ }
+			END { for (i in n) print i ": " n[i] " times" }'
 }

@@ -17,27 +17,32 @@ if [[ ! -d $tests ]]; then
 fi
 need ip iproute2
 files_of "$WORK/modules" libnginx-mod-{http-geoip,http-image-filter,http-perl,http-xslt-filter,mail,stream,stream-geoip}
-files_of "$WORK/perl" libio-socket-ssl-perl libnet-ssleay-perl libprotocol-websocket-perl libcache-memcached-perl libstring-crc32-perl libgd-perl
+files_of "$WORK/perl" lib{io-socket-ssl,net-ssleay,protocol-websocket,cache-memcached,string-crc32,gd}-perl
 modules=$WORK/modules/usr/lib/nginx/modules
 mkdir -p "$WORK/original"
 cp --remove-destination -L /usr/sbin/nginx "$WORK/original/nginx"
 # Where the tests look for the module's Perl part.
-for side in original patched; do mkdir -p "$WORK/$side/src/http/modules" && ln -sfn "$WORK/modules$lib/perl5/5.36" "$WORK/$side/src/http/modules/perl"; done
+for side in original patched; do
+	mkdir -p "$WORK/$side/src/http/modules"
+	ln -sfn "$WORK/modules$lib/perl5/5.36" "$WORK/$side/src/http/modules/perl"
+done
 patch_program "$WORK/original/nginx" "$WORK/patched/nginx" --exec-target self --dlopen "$modules/*.so" \
 	--dlopen "$WORK/modules$lib/perl5/5.36/auto/nginx/nginx.so" --ignore-unresolved
 
 # Files that nginx makes below the tests' folders belong to an ordinary user, as some tests refuse themselves by modes.
 unit() {
-	local log=$3 status=0 folder=$WORK/run/$1/$2
-	rm -rf "$folder" && mkdir -p "$folder"
-	chmod 777 "$folder"
+	local log=$3 status=0 folder
+	folder=$(scratch "$1" "$2")
 	(cd "$tests" && export TEST_NGINX_UNSAFE=1 TMPDIR=$folder TEST_NGINX_BINARY=$WORK/$1/nginx TEST_NGINX_MODULES=$modules \
 		PERL5LIB=$WORK/perl/usr/share/perl5:$WORK/perl$lib/perl5/5.36 &&
-		alone 300 setpriv --reuid=nobody --regid=nogroup --clear-groups perl -I lib "$2.t") >"$log" 2>&1 || status=$?
-	sed -n 's/^\(ok\|not ok\) \([0-9]*\)\(.*# TODO\)\{0,1\}.*/\2 \1\3/p' "$log" | LC_ALL=C awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# TODO/, " TODO"); print unit "/" n $0 }'
+		alone 300 "${as_user[@]}" perl -I lib "$2.t") >"$log" 2>&1 || status=$?
+	sed -n 's/^\(ok\|not ok\) \([0-9]*\)\(.*# TODO\)\{0,1\}.*/\2 \1\3/p' "$log" |
+		LC_ALL=C awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# TODO/, " TODO"); print unit "/" n $0 }'
 	echo "$2 ends with $status$(sed -n 's/^1\.\.0 # \(SKIP.*\)/, \1/p' "$log")"
 	rm -rf "$folder"
 }
 
 mapfile -t units < <(cd "$tests" && ls -- *.t | sed 's/\.t$//')
+# Most of them wait most of the time.
+jobs=4
 compare "${units[@]}"

@@ -1,6 +1,6 @@
 # Perl's core tests that an installed perl can run (source package perl): all of t/ but those of the source itself (porting),
 # and those of extensions that make system calls, with the interpreter and the library of packages perl-base, perl-modules
-# and libperl.
+# and libperl, as an ordinary user.
 #
 # Flags: the interpreter itself and what the tests start. --ignore-unresolved: Perl's function `syscall` takes any number;
 # no filter but an empty one has room for it, so the calls that a script makes with it are refused unless --allow names them.
@@ -16,16 +16,16 @@ if [[ ! -e $tree/.merged ]]; then
 	done
 	touch "$tree/.merged"
 fi
-mapfile -t others < <(targets bash cat chmod cp date df dirname echo env expr false gcc grep hostname id kill less ls mkdir mkfifo more mv nm ps pwd \
-	rm sed sh sleep sort stty tail touch tr true tty uname wc which)
+mapfile -t others < <(targets bash cat chmod cp date df dirname echo env expr false gcc grep hostname id kill less ls mkdir mkfifo more \
+	mv nm ps pwd rm sed sh sleep sort stty tail touch tr true tty uname wc which)
 mkdir -p "$WORK/original"
 cp --remove-destination -L /usr/bin/perl "$WORK/original/perl"
 patch_program "$WORK/original/perl" "$WORK/patched/perl" --exec-target self "${others[@]}" --ignore-unresolved
 
 # Tests leave files in t/ and in the folder of the extension: each gets copies of these, the rest of the tree is linked.
 unit() {
-	local run=$WORK/run/$1/${2//[^a-zA-Z0-9_-]/} log=$3 status=0 extension entry
-	rm -rf "$run" && mkdir -p "$run"
+	local run log=$3 status=0 extension
+	run=$(scratch "$1" "$2")
 	ln -s "$tree"/* "$run" && rm "$run/t" && cp -a "$tree/t" "$run/t"
 	extension=$(sed -n 's#^\.\./\([a-z]*/[^/]*\)/.*#\1#p' <<<"$2")
 	if [[ $extension && $extension != lib/* ]]; then
@@ -33,15 +33,19 @@ unit() {
 		ln -s "$tree/${extension%/*}"/* "$run/${extension%/*}" && rm "$run/$extension" && cp -a "$tree/$extension" "$run/$extension"
 	fi
 	cp "$WORK/$1/perl" "$run/t/perl" && ln -sf t/perl "$run/perl"
-	(cd "$run/t" && LC_ALL=C PERL_TEST_MEMORY='' alone 600 ./perl -I../lib TEST -v "$2") >"$log" 2>&1 || status=$?
-	LC_ALL=C sed -n 's/^\(ok\|not ok\)\b *\([0-9]*\)\(.*# *TODO\)\{0,1\}.*/\2 \1\3/p' "$log" | LC_ALL=C awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# *TODO/, " TODO"); print unit "#" n $0 }'
+	chmod -R a+rwX "$run/t" "$run/$extension"
+	(cd "$run/t" && LC_ALL=C PERL_TEST_MEMORY='' alone 600 "${as_user[@]}" ./perl -I../lib TEST -v "$2") >"$log" 2>&1 || status=$?
+	export LC_ALL=C
+	sed -n 's/^\(ok\|not ok\)\b *\([0-9]*\)\(.*# *TODO\)\{0,1\}.*/\2 \1\3/p' "$log" |
+		awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# *TODO/, " TODO"); print unit "#" n $0 }'
 	echo "$2 ends with $status$(sed -n 's/^.*\(skipped.*\)/, \1/p' "$log" | head -n 1)"
 	rm -rf "$run"
 }
 
 extensions=(cpan/{Digest-MD5,Digest-SHA,File-Temp,IO-Socket-IP,IPC-Cmd,IPC-SysV,Socket,Sys-Syslog,Time-Piece}
 	dist/{Data-Dumper,IO,PathTools,Storable,Thread-Queue,Time-HiRes,threads,threads-shared}
-	ext/{DynaLoader,Errno,Fcntl,File-DosGlob,File-Find,File-Glob,FileCache,I18N-Langinfo,IPC-Open3,POSIX,PerlIO-encoding,PerlIO-scalar,PerlIO-via,SDBM_File,Sys-Hostname})
+	ext/{DynaLoader,Errno,Fcntl,File-DosGlob,File-Find,File-Glob,FileCache,I18N-Langinfo,IPC-Open3,POSIX}
+	ext/{PerlIO-encoding,PerlIO-scalar,PerlIO-via,SDBM_File,Sys-Hostname})
 mapfile -t units < <(cd "$tree/t" && ls {base,cmd,comp,io,lib,mro,op,opbasic,perf,re,run,uni}/*.t ../lib/*.t
 	for extension in "${extensions[@]}"; do ls "../$extension"/t/*.t "../$extension"/*.t 2>/dev/null; done)
 compare "${units[@]}"

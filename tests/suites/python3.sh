@@ -1,13 +1,11 @@
 # CPython's regression tests (package libpython3.11-testsuite) with interpreter and library of the same version (packages
 # python3.11-minimal, libpython3.11-minimal and -stdlib), unpacked in a folder of their own.
 #
-# Flags: the interpreter itself, what the tests start, the extension modules of that library, and the libraries that
-# test_ctypes opens by name.
+# Flags: the interpreter itself, what the tests start, the extension modules of that library.
 files_of "$WORK/tree" python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libpython3.11-testsuite
 need ip iproute2
 need gcc gcc libc6-dev
 tree=$WORK/tree
-lib=/usr/lib/x86_64-linux-gnu
 # Python takes the library beside the folder of the interpreter: both sides are trees of the same shape.
 for side in original patched; do
 	mkdir -p "$WORK/$side/usr/bin"
@@ -15,25 +13,25 @@ for side in original patched; do
 	ln -sfn python3.11 "$WORK/$side/usr/bin/python3"
 done
 cp --remove-destination "$tree/usr/bin/python3.11" "$WORK/original/usr/bin/python3.11"
-mapfile -t others < <(targets bash cat dash echo env false gcc id ifconfig ip ldconfig ls netstat nm objdump openssl ps sh sleep stty tty true tput uname \
-	arp /sbin/ldconfig)
+mapfile -t others < <(PATH=$PATH:/sbin targets arp bash cat dash echo env false gcc id ifconfig ip ldconfig ls netstat nm objdump openssl ps sh \
+	sleep stty tput true tty uname)
 patch_program "$tree/usr/bin/python3.11" "$WORK/patched/usr/bin/python3.11" --exec-target self "${others[@]}" \
 	--dlopen "$tree/usr/lib/python3.11/lib-dynload/*.so"
 
 unit() {
-	local run=$WORK/run/$1 log=$3 status=0
-	mkdir -p "$run/$2"
-	(cd "$run/$2" && export PYTHONDONTWRITEBYTECODE=1 HOME=$run/$2 TMPDIR=$run/$2 LANG=C.UTF-8 TERM=xterm &&
-		alone 900 "$WORK/$1/usr/bin/python3.11" -m test --timeout 600 -v --junit-xml "$run/$2.xml" "$2") >"$log" 2>&1 || status=$?
+	local run log=$3 status=0
+	run=$(scratch "$1" "$2") && mkdir "$run/tmp"
+	(cd "$run/tmp" && export PYTHONDONTWRITEBYTECODE=1 HOME=$run TMPDIR=$run/tmp LANG=C.UTF-8 TERM=xterm &&
+		alone 900 "$WORK/$1/usr/bin/python3.11" -m test --timeout 600 -v --junit-xml "$run/result.xml" "$2") >"$log" 2>&1 || status=$?
 	# One line for each test that ran: class, method, and how it ended.
-	"$WORK/original/usr/bin/python3.11" - "$run/$2.xml" "$2" <<-'END' || true
+	"$WORK/original/usr/bin/python3.11" - "$run/result.xml" "$2" <<-'END' || true
 		import sys, xml.etree.ElementTree as tree
 		for case in tree.parse(sys.argv[1]).iter("testcase"):
 		    ended = sorted({child.tag for child in case} & {"error", "failure", "skipped"})
 		    print(sys.argv[2] + "/" + case.get("name").replace(" ", "_"), " ".join(ended) or "ok")
 	END
 	echo "$2 ends with $status"
-	rm -rf "${run:?}/$2" "$run/$2.xml"
+	rm -rf "$run"
 }
 
 units=(test_array test_asyncio test_atexit test_base64 test_bdb test_builtin test_bz2 test_cmd_line test_cmd_line_script test_codecs

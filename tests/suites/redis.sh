@@ -20,17 +20,20 @@ for program in server cli benchmark check-aof check-rdb; do
 done
 
 unit() {
-	local run=$WORK/run/$1/${2//\//-} log=$3 status=0
-	rm -rf "$run" && mkdir -p "$run/src"
+	local run log=$3 status=0
+	run=$(scratch "$1" "$2") && mkdir "$run/src"
 	cp -a "$source/runtest" "$source/tests" "$source/utils" "$source/redis.conf" "$source/sentinel.conf" "$run"
 	cp "$WORK/$1"/redis-* "$run/src"
 	cp "$source"/src/*.json "$source"/src/commands "$run/src" -r 2>/dev/null || true
 	(cd "$run" && alone 900 ./runtest --single "$2" --clients 1 --timeout 300) >"$log" 2>&1 || status=$?
 	sed -n "s/\x1b\[[0-9;]*m//g; s/^\[\(ok\|err\|exception\|ignore\|skip\)\]: \(.*[^ ]\)\$/\1 \2/p" "$log" |
-		sed 's/ ([0-9]* ms)$//; s/ in tests\/.*\.tcl$//' | awk -v unit="$2" '{ how = $1; $1 = ""; gsub(/ /, "_"); print unit "/" $0, how }'
+		sed 's/ ([0-9]* ms)$//; s/ in tests\/.*\.tcl$//' |
+		awk -v unit="$2" '{ how = $1; $1 = ""; gsub(/ /, "_"); print unit "/" $0, how }'
 	echo "$2 ends with $status"
 	rm -rf "$run"
 }
 
 mapfile -t units < <(cd "$source" && ./runtest --list-tests && sed -n 's/^--single \([^ ]*\).*/\1/p' runtest-moduleapi)
+# Most of them wait most of the time.
+jobs=4
 compare "${units[@]}"

@@ -1,5 +1,5 @@
-# SQLite's own tests (source package sqlite3): its test fixture, a Tcl interpreter with the library in it, is built, patched,
-# and runs every file of the permutation `veryquick` and those on crashes and threads that this one leaves out.
+# SQLite's own tests (source package sqlite3): its test fixture, a Tcl interpreter with the library in it, is built, patched
+# and, as an ordinary user, runs every file of the permutation `veryquick` and those on crashes and threads that this one leaves out.
 #
 # Flags: the fixture runs itself, the shell and a few programs through Tcl's exec; loadext.test compiles and loads an
 # extension, so the compiler is told and a library of the same source.
@@ -23,10 +23,10 @@ mapfile -t programs < <(targets cat cp diff echo ls sh)
 patch_program "$source/testfixture" "$WORK/patched/testfixture" --exec-target self --exec-target "$WORK/patched/sqlite3" "${programs[@]}"
 
 unit() {
-	local run=$WORK/run/$1/$2 log=$3 status=0
-	rm -rf "$run" && mkdir -p "$run" && cd "$run"
+	local run log=$3 status=0
+	run=$(scratch "$1" "$2") && cd "$run"
 	cp "$WORK/$1/sqlite3" .
-	timeout -k 5 600 "$WORK/$1/testfixture" "$source/$2.test" >"$log" 2>&1 || status=$?
+	timeout -k 5 600 "${as_user[@]}" "$WORK/$1/testfixture" "$source/$2.test" >"$log" 2>&1 || status=$?
 	# "! NAME expected: [...]", then the summary.
 	sed -n 's/^! \([^ ]*\) expected:.*/\1 failed/p' "$log"
 	sed -n 's/^\.*\([^ .][^ ]*\)\.\.\. Ok$/\1 ok/p' "$log"
