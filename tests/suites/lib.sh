@@ -122,6 +122,7 @@ compare() {
 	rm -rf "$WORK/results" "$WORK/logs"
 	began=$(kernel_time)
 	for unit in "$@"; do
+		[[ ! -v left[$unit] ]] || continue
 		while ((running >= ${JOBS:-${jobs:-2}})); do
 			wait -n || true
 			running=$((running - 1))
@@ -131,6 +132,14 @@ compare() {
 	done
 	wait
 	table "$@"
+}
+
+# left_out REASON UNIT...: units that the table shows as not run, with the reason, in place of `compare`'s results.
+declare -A left=()
+left_out() {
+	local reason=$1 unit
+	shift
+	for unit in "$@"; do left[$unit]=$reason; done
 }
 
 # A unit whose results are not the same is run up to three times.
@@ -165,6 +174,8 @@ table() {
 		function ran(side, name, try) { return (side, unit[name], try) in seen }
 		function shown(side, name, try) { return (side, name, try) in result ? result[side, name, try] : "-" }
 	' */*/* | sort >"$WORK/table"
+	local unit
+	for unit in "${!left[@]}"; do say "not run: $unit: ${left[$unit]}"; done
 	LC_ALL=C awk -F '\t' '{ split($3, word, " "); n[$1]++; if ($1 == "same") of[word[1]]++ }
 		END {
 			printf "%d tests: %d same, %d unsteady, %d different; the same are ", NR, n["same"], n["unsteady"], n["different"]
