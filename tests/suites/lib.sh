@@ -116,9 +116,15 @@ targets() {
 
 # compare UNIT...: runs all units with original and patched programs, tries again where results differ, prints the table.
 compare() {
-	local side unit running=0
-	[[ -z ${ONLY:-} ]] || read -ra ONLY_UNITS <<<"${ONLY//$'\n'/ }"
-	[[ -z ${ONLY:-} ]] || set -- "${ONLY_UNITS[@]}"
+	local unit running=0 pattern patterns chosen=()
+	read -ra patterns <<<"${ONLY:-*}"
+	for unit in "$@"; do
+		for pattern in "${patterns[@]}"; do
+			# shellcheck disable=SC2053
+			if [[ $unit == $pattern ]]; then chosen+=("$unit") && break; fi
+		done
+	done
+	set -- "${chosen[@]}"
 	rm -rf "$WORK/results" "$WORK/logs"
 	began=$(kernel_time)
 	for unit in "$@"; do
