@@ -88,13 +88,15 @@ need() {
 
 # ---- Patching
 
+PATCHER_SUM=$(md5sum <"$PATCHER")
+
 # patch_program IN OUT FLAG...: patches a program; a program that is refused fails the suite. What was made by the same
 # patcher with the same flags stays.
 patch_program() {
 	local in=$1 out=$2 made note=$WORK/made/${2//\//%}
 	shift 2
 	mkdir -p "$(dirname "$out")" "$WORK/made"
-	made=$(cat "$PATCHER" "$in" | md5sum; printf '%s\n' "$@")
+	made=$(md5sum "$in"; printf '%s\n' "$PATCHER_SUM" "$@")
 	if [[ ! -e $out || $made != "$(cat "$note" 2>/dev/null)" ]]; then
 		timeout 600 "$PATCHER" "$@" "$in" "$out" 2>"$note.log" || { cat "$note.log" >&2; fail "$in cannot be patched"; }
 		echo "$made" >"$note"
