@@ -26,6 +26,7 @@ apt() {
 		command -v apt-get >/dev/null || skip "this machine has no apt-get"
 		mkdir -p "$APT/sources" "$APT/lists/partial" "$APT/archives/partial"
 		for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+			[[ -f $list ]] || continue
 			case $list in
 			*.sources) sed 's/^Types:.*/Types: deb deb-src/' "$list" >"$APT/sources/${list##*/}" ;;
 			*.list) sed -n 's/^deb \(.*\)/deb \1\ndeb-src \1/p' "$list" >"$APT/sources/${list##*/}" ;;
@@ -40,6 +41,7 @@ apt() {
 		END
 		# Some archive on the machine may have no sources: what is lacking shows when it is asked for.
 		APT_CONFIG=$APT/conf apt-get update >"$APT/log" 2>&1 || true
+		ls "$APT"/lists/*_Sources* >/dev/null 2>&1 || skip "the archive's lists cannot be had: $(grep -m 1 '^[EW]:' "$APT/log")"
 		touch "$APT/ready"
 	fi
 	APT_CONFIG=$APT/conf "$@"
@@ -51,6 +53,7 @@ source_of() {
 	local version
 	need dpkg-source dpkg-dev
 	mkdir -p "$WORK/fetched" && cd "$WORK/fetched"
+	apt true
 	for version in $(apt apt-cache showsrc "$1" 2>/dev/null | sed -n 's/^Version: //p' | sort -Vru); do
 		rm -rf ./*/
 		if apt apt-get source "$1=$version" >"$WORK/fetch.log" 2>&1; then
@@ -59,7 +62,7 @@ source_of() {
 			return
 		fi
 	done
-	skip "no source of $1: $(grep -m 1 ^E: "$WORK/fetch.log" || echo "the archive has none")"
+	skip "no source of $1: $(grep -m 1 ^E: "$WORK/fetch.log" 2>/dev/null || echo "the archive has none")"
 }
 
 # files_of FOLDER PACKAGE...: the packages' files, unpacked below FOLDER, not installed.
@@ -67,6 +70,7 @@ files_of() {
 	local folder=$1 package
 	shift
 	[[ -e $folder/.done ]] && return
+	apt true
 	rm -rf "$folder" && mkdir -p "$folder/.debs" && cd "$folder/.debs"
 	apt apt-get download "$@" >"$WORK/fetch.log" 2>&1 || skip "$* cannot be fetched: $(grep -m 1 ^E: "$WORK/fetch.log")"
 	for package in *.deb; do dpkg-deb -x "$package" ..; done
@@ -79,6 +83,7 @@ need() {
 	[[ -e $1 ]] && return
 	shift
 	[[ $(id -u) == 0 ]] || skip "lacks $* (apt-get install $*)"
+	apt true
 	local policy=/usr/sbin/policy-rc.d made=''
 	[[ -e $policy ]] || { made=1; printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"; }
 	DEBIAN_FRONTEND=noninteractive apt apt-get install -y --no-install-recommends "$@" >"$WORK/fetch.log" 2>&1 </dev/null ||
