@@ -25,7 +25,7 @@ unit() {
 	cp -a "$source/runtest" "$source/tests" "$source/utils" "$source/redis.conf" "$source/sentinel.conf" "$run"
 	cp "$WORK/$1"/redis-* "$run/src"
 	cp "$source"/src/*.json "$source"/src/commands "$run/src" -r 2>/dev/null || true
-	(cd "$run" && alone 900 ./runtest --single "$2" --clients 1 --timeout 300) >"$log" 2>&1 || status=$?
+	(cd "$run" && alone 3600 ./runtest --single "$2" --clients 1 --timeout 1200) >"$log" 2>&1 || status=$?
 	sed -n "s/\x1b\[[0-9;]*m//g; s/^\[\(ok\|err\|exception\|ignore\|skip\)\]: \(.*[^ ]\)\$/\1 \2/p" "$log" |
 		sed 's/ ([0-9]* ms)$//; s/ in tests\/.*\.tcl$//' |
 		awk -v unit="$2" '{ how = $1; $1 = ""; gsub(/ /, "_"); print unit "/" $0, how }'
