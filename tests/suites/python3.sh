@@ -22,13 +22,18 @@ unit() {
 	local run log=$3 status=0
 	run=$(scratch "$1" "$2") && mkdir "$run/tmp"
 	(cd "$run/tmp" && export PYTHONDONTWRITEBYTECODE=1 HOME=$run TMPDIR=$run/tmp LANG=C.UTF-8 TERM=xterm &&
-		alone 900 "$WORK/$1/usr/bin/python3.11" -m test --timeout 600 -v --junit-xml "$run/result.xml" "$2") >"$log" 2>&1 || status=$?
-	# One line for each test that ran: class, method, and how it ended.
-	"$WORK/original/usr/bin/python3.11" - "$run/result.xml" "$2" <<-'END' || true
-		import sys, xml.etree.ElementTree as tree
-		for case in tree.parse(sys.argv[1]).iter("testcase"):
-		    ended = sorted({child.tag for child in case} & {"error", "failure", "skipped"})
-		    print(sys.argv[2] + "/" + case.get("name").replace(" ", "_"), " ".join(ended) or "ok")
+		alone 1800 "$WORK/$1/usr/bin/python3.11" -m test --timeout 600 --ignore '*VSOCK*' -v --junit-xml "$run/result.xml" "$2") >"$log" 2>&1 || status=$?
+	# One line for each test that ran: class, method, and how it ended. A run that was cut off has only what it printed.
+	"$WORK/original/usr/bin/python3.11" - "$2" "$run/result.xml" "$log" <<-'END' || true
+		import os, re, sys, xml.etree.ElementTree as tree
+		module, result, log = sys.argv[1:]
+		if os.path.exists(result):
+		    for case in tree.parse(result).iter("testcase"):
+		        ended = sorted({child.tag for child in case} & {"error", "failure", "skipped"})
+		        print(module + "/" + case.get("name").replace(" ", "_"), " ".join(ended) or "ok")
+		else:
+		    for name, ended in re.findall(r"^\w+ \(([\w.]+)\) \.\.\. (\w+)", open(log, errors="replace").read(), re.M):
+		        print(module + "/" + name, {"FAIL": "failure", "ERROR": "error"}.get(ended, ended))
 	END
 	echo "$2 ends with $status"
 	rm -rf "$run"
@@ -54,6 +59,9 @@ units=(test_array test_asyncio test_atexit test_base64 test_bdb test_builtin tes
 	test_unittest test_urllib test_urllib2 test_urllib2_localnet test_urllibnet test_uuid test_venv test_wait3 test_wait4 test_warnings
 	test_wave test_weakref test_webbrowser test_wsgiref test_xml_etree test_xml_etree_c test_xmlrpc test_zipapp test_zipfile
 	test_zipimport test_zlib test_zoneinfo)
-present=()
-for name in "${units[@]}"; do [[ ! -e $tree/usr/lib/python3.11/test/$name.py && ! -d $tree/usr/lib/python3.11/test/$name ]] || present+=("$name"); done
-compare "${present[@]}"
+for name in "${units[@]}"; do
+	[[ -e $tree/usr/lib/python3.11/test/$name.py || -d $tree/usr/lib/python3.11/test/$name ]] ||
+		left_out "the package of tests does not have it" "$name"
+done
+left_out "waits for ever for its peer where /dev/vsock is there, with the original too" "test_socket's VSOCK*"
+compare "${units[@]}"
