@@ -5,13 +5,14 @@
 //! function that a jump table, a pointer in data or an instruction names, and to every block that nothing else leads to;
 //! where there is none it is a tail call.
 //!
-//! Over-approximates: all tables serve all indirect jumps. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
+//! Over-approximates: all tables serve all indirect jumps of which nothing is known. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
 use crate::instruction::fixed_memory_operand;
+use crate::table_jumps::TableJumps;
 
 /// Index of a block in its [`Cfg`].
 pub type BlockId = usize;
@@ -42,6 +43,8 @@ pub struct Labels<'l> {
     pub entry: Vaddr,
     /// Where its indirect jumps may go.
     pub targets: &'l [Vaddr],
+    /// Where those go of which it is known.
+    pub jumps: &'l TableJumps,
     /// Where others may jump to.
     pub entries: &'l [Vaddr],
     /// Whether all of its code was found by following paths from its entry, so that what no edge leads to is dead.
@@ -106,7 +109,7 @@ impl Cfg {
     /// Cuts `instructions` into blocks; `comes_back` says whether a call may return.
     #[must_use]
     pub fn new(instructions: &[Instruction], labels: &Labels<'_>, comes_back: impl Fn(&Instruction) -> bool) -> Self {
-        let &Labels { entry, targets, entries, is_followed, is_whole } = labels;
+        let &Labels { entry, targets, jumps, entries, is_followed, is_whole } = labels;
         let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
         let index_of: FxHashMap<u64, usize> =
             instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
@@ -141,7 +144,10 @@ impl Cfg {
             if let Some(last) = end.checked_sub(1).and_then(|index| instructions.get(index)) {
                 let target = direct_jump_target(last);
                 if last.flow_control() == FlowControl::IndirectBranch {
-                    successors.extend(&tables);
+                    match jumps.get(&Vaddr(last.ip())) {
+                        Some(known) => successors.extend(known.iter().filter_map(|&target| block_at(target))),
+                        None => successors.extend(&tables),
+                    }
                 }
                 successors.extend(target.and_then(block_at));
                 let falls = !ends_block(last)

@@ -8,21 +8,22 @@
 //! May miss: what [`crate::never_return`] names.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
 use crate::arguments::{Callee, callee};
 use crate::cfg::{Cfg, Labels, direct_jump_target};
 use crate::data::{Data, PointerTarget};
-use crate::elf::Image;
+use crate::elf::{Image, LandingPad};
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
 use crate::never_return::{self, NEVER_RETURN};
 use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, caller_saved};
+use crate::table_jumps::{self, TableJumps};
 
 /// How many levels of callees are looked at to prove that a call does not return.
 const MAX_DEPTH: usize = 3;
@@ -45,6 +46,7 @@ pub struct Code<'a, 'data> {
     interior: &'a [Vaddr],
     returns: Memo<bool>,
     changes: Memo<u16>,
+    jumps: Mutex<FxHashMap<Vaddr, Arc<TableJumps>>>,
     entries: OnceLock<Vec<Vaddr>>,
     never_return: OnceLock<FxHashSet<Vaddr>>,
 }
@@ -60,6 +62,7 @@ impl<'a, 'data> Code<'a, 'data> {
             interior,
             returns: Mutex::default(),
             changes: Mutex::default(),
+            jumps: Mutex::default(),
             entries: OnceLock::new(),
             never_return: OnceLock::new(),
         }
@@ -74,11 +77,39 @@ impl<'a, 'data> Code<'a, 'data> {
     /// Decodes a function and builds its control-flow graph.
     #[must_use]
     pub fn control_flow(&self, function: &Function) -> (Vec<Instruction>, Cfg) {
-        self.graph(function, 0)
+        let instructions = function.instructions(self.image);
+        let jumps = self.table_jumps(function, &instructions);
+        let cfg = self.graph(function, &instructions, &jumps, 0);
+        (instructions, cfg)
     }
 
-    fn graph(&self, function: &Function, depth: usize) -> (Vec<Instruction>, Cfg) {
-        let instructions = function.instructions(self.image);
+    /// Where exceptions go that come out of a function's calls.
+    #[must_use]
+    pub fn landing_pads(&self, function: &Function) -> Vec<LandingPad> {
+        let frames = self.image.frame_descriptions();
+        let index = frames.partition_point(|frame| frame.start <= function.start).checked_sub(1);
+        let frame = index.and_then(|index| frames.get(index)).filter(|_| function.has_landing_pads());
+        let pads = frame.and_then(|frame| self.image.landing_pads(frame.lsda?, frame.start).ok());
+        pads.unwrap_or_default()
+    }
+
+    /// Where those indirect jumps of a function go whose tables are known.
+    fn table_jumps(&self, function: &Function, instructions: &[Instruction]) -> Arc<TableJumps> {
+        if !function.has_indirect_jump {
+            return Arc::default();
+        }
+        let known = self.jumps.lock().ok().and_then(|memo| memo.get(&function.start).cloned());
+        known.unwrap_or_else(|| {
+            let graph = |jumps: &TableJumps| self.graph(function, instructions, jumps, 0);
+            let found = Arc::new(table_jumps::find(&self.memory(), function, instructions, graph));
+            if let Ok(mut memo) = self.jumps.lock() {
+                memo.insert(function.start, Arc::clone(&found));
+            }
+            found
+        })
+    }
+
+    fn graph(&self, function: &Function, instructions: &[Instruction], jumps: &TableJumps, depth: usize) -> Cfg {
         let named = |kind| matches!(kind, ReferenceKind::JumpTable | ReferenceKind::Address);
         let named = function.references.iter().filter(|r| named(r.kind)).map(|r| r.target);
         let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
@@ -94,9 +125,9 @@ impl<'a, 'data> Code<'a, 'data> {
         }
         let is_followed = function.evidence == StartEvidence::Reference && !function.has_indirect_jump;
         let is_whole = function.evidence != StartEvidence::Reference;
-        let labels = Labels { entry: function.start, targets: &targets, entries: &entries, is_followed, is_whole };
-        let cfg = Cfg::new(&instructions, &labels, |call| self.comes_back(call, depth));
-        (instructions, cfg)
+        let labels =
+            Labels { entry: function.start, targets: &targets, jumps, entries: &entries, is_followed, is_whole };
+        Cfg::new(instructions, &labels, |call| self.comes_back(call, depth))
     }
 
     /// Addresses inside bodies that code of other functions takes, sorted.
@@ -207,14 +238,19 @@ impl<'a, 'data> Code<'a, 'data> {
     /// Whether control may get behind a call instruction.
     fn comes_back(&self, call: &Instruction, depth: usize) -> bool {
         match callee(call) {
-            // Go's runtime comes back by switching stacks too, which no path through the callee shows.
-            Some(Callee::Direct(at)) => {
-                let returns = || self.is_go(at) || self.functions.at(at).is_none_or(|id| self.returns(id, depth));
-                !self.is_named_so(at) && returns()
-            }
-            Some(Callee::Through(slot)) => !self.never_returns(slot),
+            Some(Callee::Direct(at)) => self.comes_back_from(at, depth),
+            Some(Callee::Through(slot)) => match self.data.pointer_at(slot) {
+                Some(PointerTarget::Local(at)) if self.image.is_constant(slot) => self.comes_back_from(at, depth),
+                _ => !self.never_returns(slot),
+            },
             Some(Callee::Computed) | None => true,
         }
+    }
+
+    fn comes_back_from(&self, at: Vaddr, depth: usize) -> bool {
+        // Go's runtime comes back by switching stacks too, which no path through the callee shows.
+        let returns = || self.is_go(at) || self.functions.at(at).is_none_or(|id| self.returns(id, depth));
+        !self.is_named_so(at) && returns()
     }
 
     /// Whether the function at `at` has a name that says that it does not return.
@@ -239,7 +275,8 @@ impl<'a, 'data> Code<'a, 'data> {
     }
 
     fn has_way_out(&self, function: &Function, depth: usize) -> bool {
-        let (instructions, cfg) = self.graph(function, depth);
+        let instructions = function.instructions(self.image);
+        let cfg = self.graph(function, &instructions, &TableJumps::default(), depth);
         let mut seen: FxHashSet<usize> = FxHashSet::default();
         let mut work = vec![cfg.entry()];
         while let Some(id) = work.pop() {
@@ -248,7 +285,7 @@ impl<'a, 'data> Code<'a, 'data> {
             let leaves = last.is_some_and(|last| match last.flow_control() {
                 FlowControl::Return => true,
                 FlowControl::IndirectBranch => match callee(last) {
-                    Some(Callee::Through(slot)) => !self.never_returns(slot),
+                    Some(Callee::Through(_)) => self.comes_back(last, depth),
                     _ => block.successors.is_empty(),
                 },
                 FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => direct_jump_target(last)

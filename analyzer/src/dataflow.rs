@@ -150,10 +150,21 @@ impl Branch {
         let number = match compare.mnemonic() {
             Mnemonic::Test if is_register(1) && compare.op0_register() == compare.op1_register() => 0,
             Mnemonic::Cmp if !is_register(1) && compare.op1_kind() != OpKind::Memory => compare.immediate(1),
+            // ZF says whether the result, which the first operand gets, is zero (SDM volume 1, 7.3.2 and 7.3.5).
+            Mnemonic::Add
+            | Mnemonic::Sub
+            | Mnemonic::And
+            | Mnemonic::Or
+            | Mnemonic::Xor
+            | Mnemonic::Inc
+            | Mnemonic::Dec
+            | Mnemonic::Neg => 0,
             _ => return None,
         };
         let register = compare.op0_register();
-        let bytes = register.size();
+        // A write of half a register clears the rest (SDM volume 1, 3.4.1.1), so that a result of zero is zero as a whole.
+        let is_result = !matches!(compare.mnemonic(), Mnemonic::Test | Mnemonic::Cmp);
+        let bytes = if is_result && register.size() == 4 { 8 } else { register.size() };
         let full = register.full_register();
         let is_kept = before.iter().skip(index + 1).all(|i| {
             matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsxd)

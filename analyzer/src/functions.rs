@@ -111,6 +111,12 @@ impl Function {
         references(instruction, image, self.has_absolute, |target, kind| found.push(Reference { target, kind, from }));
     }
 
+    /// Whether exceptions may go on in it or in a part of it.
+    #[must_use]
+    pub fn has_landing_pads(&self) -> bool {
+        self.references.iter().any(|r| r.kind == ReferenceKind::LandingPad)
+    }
+
     /// Drops jumps inside the body and repeated references.
     fn finish(&mut self) {
         let mut found = std::mem::take(&mut self.references);
@@ -230,7 +236,9 @@ impl Functions {
             if !targets.is_empty() {
                 function.references.append(&mut targets);
                 function.references.sort_unstable();
-                function.references.dedup_by_key(|r| (r.target, r.kind));
+                // Which table names a target tells which jumps go there.
+                let table = |r: &Reference| (r.kind == ReferenceKind::JumpTable).then_some(r.from);
+                function.references.dedup_by_key(|r| (r.target, r.kind, table(r)));
             }
         }
     }
@@ -269,11 +277,9 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
     }
     function.extents.push((start, end));
     if let Some(lsda) = frame.lsda {
-        for target in image.landing_pads(lsda, frame.start).unwrap_or_default() {
-            if !function.contains(target) {
-                function.references.push(Reference { target, kind: ReferenceKind::LandingPad, from: 0 });
-            }
-        }
+        let pads = image.landing_pads(lsda, frame.start).unwrap_or_default().into_iter();
+        let pads = pads.map(|pad| Reference { target: pad.target, kind: ReferenceKind::LandingPad, from: 0 });
+        function.references.extend(pads);
     }
     function.finish();
     function

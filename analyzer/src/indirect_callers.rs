@@ -13,17 +13,20 @@ pub(crate) mod uses;
 
 use std::collections::BTreeSet;
 
+use iced_x86::Instruction;
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::arguments::CallSite;
+use crate::arguments::{CallSite, Callee};
 use crate::callers::{Callers, References};
 use crate::data::PointerTarget;
 use crate::functions::FunctionId;
 use crate::instruction::ReferenceKind;
+use crate::origins::is_exported;
 use crate::program::{Module, ModuleId};
 use crate::reachability::{Cause, FunctionKey, Node};
 use crate::value::Atom;
+use uses::{Source, Targets};
 
 /// Where the address of a function stands.
 struct Table<'r> {
@@ -49,7 +52,7 @@ pub fn find(
     }
     let references = callers.references(callee.0)?;
     let slots = table_slots(module, &references, start);
-    let mut found = loaded(callers, callee, start, &slots)?;
+    let mut found = loaded(callers, callee, start, &slots, depth)?;
     if slots.is_empty() {
         return Some(found);
     }
@@ -96,6 +99,7 @@ fn loaded(
     callee: FunctionKey,
     start: Vaddr,
     tables: &FxHashSet<Vaddr>,
+    depth: usize,
 ) -> Option<Vec<(FunctionKey, CallSite)>> {
     let names = names(callers, callee.0, start);
     let mut sources = vec![(callee.0, start)];
@@ -122,20 +126,96 @@ fn loaded(
             sources.push((id, pointer.slot));
         }
     }
+    spread(callers, callee, sources, depth)
+}
+
+/// More places are not looked at for one address.
+const MOST_PLACES: usize = 256;
+
+/// The calls through an address that stands at these places, and wherever it goes from there: into parameters of
+/// functions that are known, and into variables that nobody else can reach.
+fn spread(
+    callers: &Callers<'_, '_>,
+    callee: FunctionKey,
+    places: Vec<(ModuleId, Vaddr)>,
+    depth: usize,
+) -> Option<Vec<(FunctionKey, CallSite)>> {
+    let read_by_own = callers.live_in(callee);
+    let stack_read_by_own = callers.stack_read(callee);
+    let is_narrow = !callers.program.module(callee.0)?.image.is_position_independent();
     let mut found = Vec::new();
-    for (id, source) in sources {
-        let Some(functions) = callers.program.module(id).map(|module| module.summary.functions()) else { continue };
-        let (references, code) = (callers.references(id)?, callers.code(id)?);
-        let here = source..source.checked_add(1)?;
-        let takers: BTreeSet<FunctionId> = references.accessing(&here).chain(references.taking(&here)).collect();
-        for taker in takers.into_iter().filter(|taker| callers.reached.phase((id, *taker)).is_some()) {
-            let calls =
-                uses::calls_through(&code, functions.function(taker)?, source, &|call| callers.read_by(id, call))?;
-            let sites = callers.computed_calls((id, taker));
-            found.extend(sites.iter().filter(|site| calls.contains(&site.at)).map(|site| ((id, taker), site.clone())));
+    let mut done: BTreeSet<(FunctionKey, Source)> = BTreeSet::new();
+    let mut work: Vec<(FunctionKey, Source)> = Vec::new();
+    for (id, place) in places {
+        work.extend(takers(callers, id, place)?);
+    }
+    while let Some((taker, source)) = work.pop() {
+        if !done.insert((taker, source)) {
+            continue;
+        }
+        if done.len() > MOST_PLACES {
+            return None;
+        }
+        let (module, code) = (callers.program.module(taker.0)?, callers.code(taker.0)?);
+        let function = module.summary.functions().function(taker.1)?;
+        let read_by = |call: &Instruction| callers.read_by(taker.0, call);
+        let stack_read_by = |call: &Instruction| callers.stack_read_by(taker.0, call);
+        let targets =
+            Targets { read_by: &read_by, read_by_own, stack_read_by: &stack_read_by, stack_read_by_own, is_narrow };
+        let ways = uses::ways(&code, function, source, &targets)?;
+        found.extend(ways.calls.iter().filter_map(|&at| Some((taker, callers.call_at(taker, at)?))));
+        work.extend(ways.passed_to_own.into_iter().map(|register| (callee, Source::Argument(register))));
+        for (at, register) in ways.passed {
+            let site = callers.call_at(taker, at)?;
+            if site.callee == Callee::Computed && depth > 0 {
+                return None;
+            }
+            let entered = callers.callees(taker, &site, depth + 1)?;
+            work.extend(entered.into_iter().map(|key| (key, Source::Argument(register))));
+        }
+        for slot in ways.stored {
+            if !is_private(callers, taker.0, slot)? {
+                return None;
+            }
+            let calling = callers.references(taker.0)?.calling(slot).collect::<Vec<_>>();
+            work.extend(takers(callers, taker.0, slot)?);
+            work.extend(calling.into_iter().map(|id| ((taker.0, id), Source::Target(slot))));
         }
     }
     Some(found)
+}
+
+/// Whether only instructions that name the variable at `slot` get at it, each at all of it or at none.
+fn is_private(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> Option<bool> {
+    let module = callers.program.module(id)?;
+    let references = callers.references(id)?;
+    let here = slot..slot.checked_add(8)?;
+    let near = Vaddr(slot.0.saturating_sub(u64::from(u8::MAX)))..here.end;
+    let functions = module.summary.functions();
+    let reads_a_part = |function: FunctionId| {
+        functions.function(function).is_none_or(|function| {
+            function.references.iter().any(|reference| match reference.kind {
+                ReferenceKind::Load(bytes) => {
+                    let end = Vaddr(reference.target.0.saturating_add(u64::from(bytes)));
+                    reference.target != slot && reference.target < here.end && slot < end
+                }
+                _ => false,
+            })
+        })
+    };
+    let is_taken = references.taking(&here).next().is_some() || references.is_pointed_into(&here);
+    let is_filled = !module.summary.data().pointers_in(&here).is_empty();
+    let is_known = is_taken || is_filled || is_exported(callers, id, slot);
+    Some(!is_known && !references.accessing(&near).any(reads_a_part))
+}
+
+/// The reached functions that name a place.
+fn takers(callers: &Callers<'_, '_>, id: ModuleId, place: Vaddr) -> Option<Vec<(FunctionKey, Source)>> {
+    let references = callers.references(id)?;
+    let here = place..place.checked_add(1)?;
+    let takers: BTreeSet<FunctionId> = references.accessing(&here).chain(references.taking(&here)).collect();
+    let reached = takers.into_iter().map(|taker| (id, taker)).filter(|key| callers.reached.phase(*key).is_some());
+    Some(reached.map(|key| (key, Source::Target(place))).collect())
 }
 
 /// Where in data of its own file the address stands, words apart that code only loads: who does was looked at.

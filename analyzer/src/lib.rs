@@ -41,6 +41,7 @@ pub mod startup;
 pub mod summaries;
 pub mod summary;
 pub mod syscall;
+pub mod table_jumps;
 pub mod value;
 mod world;
 

@@ -68,8 +68,9 @@ const GO_BOUNDS: [&[u8]; 3] = [b"runtime.panicIndex", b"runtime.panicSlice", b"r
 #[must_use]
 pub fn starts(image: &Image<'_>) -> FxHashSet<Vaddr> {
     let symbols = image.symbols().iter().filter(|s| s.is_defined && NEVER_RETURN.contains(&s.name)).map(|s| s.value);
+    let hints = image.function_hints().iter().filter(|hint| NEVER_RETURN.contains(&hint.name)).map(|hint| hint.address);
     let go = image.go_table().into_iter().flat_map(|table| &table.functions);
     let go =
         go.filter(|f| GO_NEVER_RETURN.contains(&f.name) || GO_BOUNDS.iter().any(|start| f.name.starts_with(start)));
-    symbols.chain(go.map(|function| function.start)).collect()
+    symbols.chain(hints).chain(go.map(|function| function.start)).collect()
 }

@@ -291,7 +291,7 @@ fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
 }
 
 /// Whether another file may know the variable: it binds to its name, or a text that is reached says it.
-fn is_exported(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> bool {
+pub(crate) fn is_exported(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> bool {
     let Some(module) = callers.program.module(id) else { return true };
     let is_text = |name: &[u8]| callers.reached.strings().any(|(text, _)| text == name);
     let exported = |symbol: &crate::elf::Symbol<'_>| {
@@ -329,8 +329,14 @@ fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr, bytes: u64) -> V
         &cfg,
         |i| writes(i, slot, bytes),
         |instruction, at, state| {
-            let is_exact = fixed_memory_operand(instruction) == Some(slot);
-            let value = if is_exact { state.stored_value(instruction, &code.memory()) } else { Value::Top };
+            let distance = fixed_memory_operand(instruction).and_then(|start| slot.checked_offset_from(start));
+            let value =
+                distance.map_or(Value::Top, |distance| state.stored_value(instruction, distance, &code.memory()));
+            let low = |atom| match atom {
+                Atom::Constant(number) if bytes == 4 => Atom::Constant(number & 0xffff_ffff),
+                other => other,
+            };
+            let value = value.map(|atom| Some(low(atom)));
             found.push((at, value, state.clone()));
         },
     );

@@ -1,6 +1,6 @@
 //! The machine state that the data-flow analysis tracks.
 //!
-//! Sixteen general-purpose registers and the function's own stack frame. [`State::step`] says what an instruction makes
+//! Sixteen general-purpose registers, pairs in vector registers, and the function's own stack frame. [`State::step`] says what an instruction makes
 //! of a [`State`], [`State::refine`] what a branch that was taken tells about one. Widths follow the architecture (SDM
 //! volume 1, 3.4.1.1): a 32-bit write clears the upper half, 8- and 16-bit writes keep the rest.
 //!
@@ -12,11 +12,13 @@ mod arithmetic;
 mod frame;
 mod operand;
 mod transfer;
+mod vector;
 
 use iced_x86::Register;
 
 use crate::value::{Atom, Value};
 use frame::Frame;
+use vector::Vectors;
 
 /// Registers that a callee may change (psABI figure 3.4).
 pub const CALLER_SAVED: [Register; 9] = [
@@ -62,6 +64,7 @@ pub struct CallEffect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     registers: [Value; 16],
+    vectors: Vectors,
     frame: Frame,
 }
 
@@ -100,7 +103,7 @@ impl State {
     /// The state where nothing is known.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { registers: std::array::from_fn(|_| Value::Top), frame: Frame::default() }
+        Self { registers: std::array::from_fn(|_| Value::Top), vectors: Vectors::default(), frame: Frame::default() }
     }
 
     /// The full 64 bits of a general-purpose register.
@@ -146,6 +149,7 @@ impl State {
                 changed = true;
             }
         }
+        changed |= self.vectors.join(&other.vectors, &mut joined);
         changed |= self.frame.join(&other.frame, joined);
         if let Some(offset) = lost {
             changed |= self.frame.escape(offset);

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use rustc_hash::FxHashMap;
 
 use super::Callers;
@@ -24,7 +24,7 @@ use crate::elf::SymbolKind;
 use crate::functions::Function;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
-use crate::registers::{ARGUMENTS, bit};
+use crate::registers::{ARGUMENTS, State, bit};
 use crate::value::{Atom, Value};
 
 /// More functions are not looked at for one answer.
@@ -75,7 +75,22 @@ pub(crate) type Results = Rc<[(Vaddr, Value)]>;
 
 /// Answers, once found.
 #[derive(Debug, Default)]
-pub(super) struct LiveIn(RefCell<FxHashMap<FunctionKey, u16>>);
+pub(super) struct LiveIn {
+    registers: RefCell<FxHashMap<FunctionKey, u16>>,
+    /// Bytes of arguments on the stack.
+    stack: RefCell<FxHashMap<FunctionKey, i64>>,
+}
+
+/// Bytes from the stack pointer at the entry to the first argument on the stack (psABI 3.2.2).
+const FIRST_STACK_ARGUMENT: i64 = 8;
+
+/// Whether a register that takes part in an address may hold one in the frame.
+fn has_frame(instruction: &Instruction, state: &State) -> bool {
+    [instruction.memory_base(), instruction.memory_index()]
+        .into_iter()
+        .filter(|register| *register != Register::None)
+        .any(|register| state.register(register).lowest_frame_offset().is_some())
+}
 
 impl<'a, 'data> Callers<'a, 'data> {
     /// The argument registers that may be read by what a call or jump of `module` enters.
@@ -91,7 +106,7 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The least solution for `root` and all that it leaves registers to.
     pub(crate) fn live_in(&self, root: FunctionKey) -> u16 {
-        if let Some(&known) = self.live_in.0.borrow().get(&root) {
+        if let Some(&known) = self.live_in.registers.borrow().get(&root) {
             return known;
         }
         let mut bodies: BTreeMap<FunctionKey, Body> = BTreeMap::new();
@@ -103,7 +118,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             if bodies.len() >= MOST_FUNCTIONS {
                 return arguments();
             }
-            let body = match self.live_in.0.borrow().get(&key) {
+            let body = match self.live_in.registers.borrow().get(&key) {
                 Some(&reads) => Body { reads, leaves: Vec::new() },
                 None => self.body(key),
             };
@@ -124,8 +139,58 @@ impl<'a, 'data> Callers<'a, 'data> {
             }
         }
         let answer = found.get(&root).copied().unwrap_or_else(arguments);
-        self.live_in.0.borrow_mut().extend(found);
+        self.live_in.registers.borrow_mut().extend(found);
         answer
+    }
+
+    /// How many bytes of arguments on the stack may be read by what a call or jump of `module` enters.
+    #[must_use]
+    pub fn stack_read_by(&self, module: ModuleId, call: &Instruction) -> i64 {
+        match callee(call).and_then(|callee| self.entered(module, callee)) {
+            Some(Entered::Functions(keys)) => keys.into_iter().map(|key| self.stack_read(key)).max().unwrap_or(0),
+            Some(Entered::Reading(_)) => 0,
+            None => i64::MAX,
+        }
+    }
+
+    /// How many bytes of arguments on the stack a function may read.
+    pub(crate) fn stack_read(&self, key: FunctionKey) -> i64 {
+        let known = self.live_in.stack.borrow().get(&key).copied();
+        known.unwrap_or_else(|| {
+            let found = self.find_stack_read(key).unwrap_or(i64::MAX);
+            self.live_in.stack.borrow_mut().insert(key, found);
+            found
+        })
+    }
+
+    fn find_stack_read(&self, key: FunctionKey) -> Option<i64> {
+        let code = self.code(key.0)?;
+        let function = self.program.module(key.0)?.summary.functions().function(key.1)?;
+        let (instructions, cfg) = code.control_flow(function);
+        let has_memory = |i: &Instruction| (0..i.op_count()).any(|operand| i.op_kind(operand) == OpKind::Memory);
+        // Whom it jumps to gets its arguments, too.
+        let is_jump = |i: &Instruction| {
+            leaves(function, i) && !matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
+        };
+        if instructions.iter().any(is_jump) || function.undecodable.is_some() {
+            return None;
+        }
+        let mut bytes = 0;
+        dataflow::observe(&code.memory(), &instructions, &cfg, has_memory, |instruction, _, state| {
+            let base = instruction.memory_base();
+            let is_lost = matches!(base, Register::RSP | Register::RBP) && state.register(base).atoms().is_none();
+            let address = state.memory_address(instruction);
+            let is_address = instruction.mnemonic() == Mnemonic::Lea || instruction.has_rep_prefix();
+            for at in address.frame_offsets().filter(|at| *at >= FIRST_STACK_ARGUMENT) {
+                let size = i64::try_from(instruction.memory_size().size()).unwrap_or(i64::MAX);
+                let end = at.saturating_sub(FIRST_STACK_ARGUMENT).saturating_add(size);
+                bytes = bytes.max(if is_address { i64::MAX } else { end });
+            }
+            if is_lost || address.atoms().is_none() && has_frame(instruction, state) {
+                bytes = i64::MAX;
+            }
+        });
+        Some(bytes)
     }
 
     /// What a call can enter; `None` if that is not known.

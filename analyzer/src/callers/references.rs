@@ -20,10 +20,11 @@ type Edges = Vec<(Vaddr, FunctionId)>;
 pub struct References {
     accesses: Edges,
     addresses: Edges,
+    calls: Edges,
     pointed: Vec<Vaddr>,
 }
 
-fn within(edges: &Edges, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> {
+fn within<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> + use<'e> {
     let first = edges.partition_point(|(at, _)| *at < range.start);
     let behind = edges.partition_point(|(at, _)| *at < range.end);
     edges.get(first..behind).unwrap_or(&[]).iter().map(|(_, function)| *function)
@@ -39,6 +40,7 @@ impl References {
                 match reference.kind {
                     ReferenceKind::Load(_) | ReferenceKind::Store => found.accesses.push((reference.target, id)),
                     ReferenceKind::Address => found.addresses.push((reference.target, id)),
+                    ReferenceKind::CallThrough => found.calls.push((reference.target, id)),
                     _ => {}
                 }
             }
@@ -52,6 +54,8 @@ impl References {
         found.accesses.dedup();
         found.addresses.sort_unstable();
         found.addresses.dedup();
+        found.calls.sort_unstable();
+        found.calls.dedup();
         found.pointed.sort_unstable();
         found
     }
@@ -64,6 +68,12 @@ impl References {
     /// The functions that take an address in `range`.
     pub fn taking(&self, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> {
         within(&self.addresses, range)
+    }
+
+    /// The functions that call or jump through the pointer at `slot`.
+    pub fn calling(&self, slot: Vaddr) -> impl Iterator<Item = FunctionId> {
+        let here = slot..slot.checked_add(1).unwrap_or(slot);
+        within(&self.calls, &here)
     }
 
     /// Whether code or data takes exactly this address.

@@ -17,7 +17,7 @@ use super::frame::{FrameDescription, FrameError, FrameTable};
 use super::go_table::GoTable;
 use super::go_type::GoMethods;
 use super::hint::{FunctionHint, Hints, ObjectHint};
-use super::landing_pad::{self, LandingPadError};
+use super::landing_pad::{self, LandingPad, LandingPadError};
 use super::outline::Outline;
 use super::relocation::{self, Relocation};
 use super::section::{self, Section};
@@ -270,7 +270,7 @@ impl<'data> Image<'data> {
     /// # Errors
     ///
     /// The table cannot be read, or names an address that is not code.
-    pub fn landing_pads(&self, lsda: Vaddr, function_start: Vaddr) -> Result<Vec<Vaddr>, LandingPadError> {
+    pub fn landing_pads(&self, lsda: Vaddr, function_start: Vaddr) -> Result<Vec<LandingPad>, LandingPadError> {
         landing_pad::landing_pads(&self.outline.space, lsda, function_start)
     }
 

@@ -38,23 +38,32 @@ pub enum LandingPadError {
     },
 }
 
-/// The landing pads of the LSDA at `lsda`, for the description that starts at `function_start`; ascending, each once.
+/// Where an exception goes that comes out of some calls.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LandingPad {
+    /// Where it goes.
+    pub target: Vaddr,
+    /// First and behind the last byte of the calls.
+    pub calls: (Vaddr, Vaddr),
+}
+
+/// The landing pads of the LSDA at `lsda`, for the description that starts at `function_start`; ascending.
 pub(super) fn landing_pads(
     space: &AddressSpace<'_>,
     lsda: Vaddr,
     function_start: Vaddr,
-) -> Result<Vec<Vaddr>, LandingPadError> {
+) -> Result<Vec<LandingPad>, LandingPadError> {
     let bytes = space.bytes_from(lsda).ok_or(LandingPadError::Unbacked { at: lsda })?;
     let addresses = Table { space, lsda, bytes, rest: EndianSlice::new(bytes, LittleEndian) }
         .landing_pads(function_start)
         .map_err(|source| LandingPadError::Damaged { at: lsda, source })?;
     let mut pads = Vec::with_capacity(addresses.len());
-    for found in addresses {
+    for (found, start, end) in addresses {
         let is_code = space.segment_at(Vaddr(found)).is_some_and(|segment| segment.is_executable());
         if !is_code {
             return Err(LandingPadError::OutsideCode { at: lsda, found });
         }
-        pads.push(Vaddr(found));
+        pads.push(LandingPad { target: Vaddr(found), calls: (Vaddr(start), Vaddr(end)) });
     }
     Ok(pads)
 }
@@ -68,8 +77,9 @@ struct Table<'space, 'data> {
 }
 
 impl Table<'_, '_> {
-    /// Reads header and call-site table. Sums wrap, as the unwinder's do; what they give is checked by the caller.
-    fn landing_pads(&mut self, function_start: Vaddr) -> gimli::Result<Vec<u64>> {
+    /// Reads header and call-site table: pads, each with where its calls start and end. Sums wrap, as the unwinder's do;
+    /// what they give is checked by the caller.
+    fn landing_pads(&mut self, function_start: Vaddr) -> gimli::Result<Vec<(u64, u64, u64)>> {
         // Landing pads count from here: the function's start, unless the table says otherwise.
         let base_encoding = self.encoding()?;
         let base = if base_encoding == gimli::DW_EH_PE_omit {
@@ -86,14 +96,14 @@ impl Table<'_, '_> {
         let mut sites = Table { rest: self.rest.split(length)?, ..*self };
         let mut pads = Vec::new();
         while !sites.rest.is_empty() {
-            // Start and length of the call site, and behind the pad the action: none of them tells where control goes.
-            sites.value(site_encoding)?;
-            sites.value(site_encoding)?;
+            // Calls count from the function's start; the action behind the pad does not tell where control goes.
+            let start = function_start.0.wrapping_add(sites.value(site_encoding)?);
+            let end = start.wrapping_add(sites.value(site_encoding)?);
             let pad = sites.value(site_encoding)?;
             sites.rest.read_uleb128()?;
             // Zero: no landing pad, the exception passes through.
             if pad != 0 {
-                pads.push(base.wrapping_add(pad));
+                pads.push((base.wrapping_add(pad), start, end));
             }
         }
         pads.sort_unstable();

@@ -39,7 +39,7 @@ pub use go_table::{GoFunction, GoTable};
 pub use go_type::GoMethods;
 pub use hint::{FunctionHint, ObjectHint};
 pub use image::Image;
-pub use landing_pad::LandingPadError;
+pub use landing_pad::{LandingPad, LandingPadError};
 pub use outline::Outline;
 pub use relocation::{Relocation, RelocationTarget, SymbolRelocationKind};
 pub use segment::Segment;

@@ -16,6 +16,7 @@ use super::{Function, StartEvidence, decode, stops};
 use crate::address::Vaddr;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
+use crate::never_return;
 
 /// Follows code through the gaps, from one start to the next that it refers to.
 pub(super) struct Followed<'a, 'data> {
@@ -23,6 +24,8 @@ pub(super) struct Followed<'a, 'data> {
     gaps: &'a Gaps,
     work: BTreeSet<Vaddr>,
     done: BTreeMap<Vaddr, Function>,
+    /// Behind a call to one of these another function begins.
+    never_return: FxHashSet<Vaddr>,
 }
 
 impl<'a, 'data> Followed<'a, 'data> {
@@ -34,7 +37,7 @@ impl<'a, 'data> Followed<'a, 'data> {
         let likely = symbols.chain(described.iter().flat_map(addresses)).chain(pointers.iter().copied());
         let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
         let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
-        Self { image, gaps, work, done: BTreeMap::new() }
+        Self { image, gaps, work, done: BTreeMap::new(), never_return: never_return::starts(image) }
     }
 
     pub(super) fn run(mut self) -> Vec<Function> {
@@ -82,7 +85,9 @@ impl<'a, 'data> Followed<'a, 'data> {
                 {
                     paths.push(target);
                 }
-                falls_through = !stops(instruction);
+                let is_last =
+                    instruction.is_call_near() && self.never_return.contains(&Vaddr(instruction.near_branch_target()));
+                falls_through = !stops(instruction) && !is_last;
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);

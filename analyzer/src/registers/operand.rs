@@ -79,7 +79,7 @@ impl State {
         field.map_or_else(|| self.load(&self.effective_address(instruction), bytes, memory), Value::One)
     }
 
-    fn field(&self, instruction: &Instruction) -> Option<Atom> {
+    pub(super) fn field(&self, instruction: &Instruction) -> Option<Atom> {
         if instruction.memory_index() != Register::None || instruction.is_ip_rel_memory_operand() {
             return None;
         }
@@ -94,12 +94,14 @@ impl State {
         }
     }
 
-    /// What an instruction with a memory destination stores there.
+    /// What an instruction with a memory destination stores so many bytes behind its start.
     #[must_use]
-    pub fn stored_value(&self, instruction: &Instruction, memory: &Memory<'_, '_>) -> Value {
+    pub fn stored_value(&self, instruction: &Instruction, distance: u64, memory: &Memory<'_, '_>) -> Value {
+        use Mnemonic::{Mov, Movapd, Movaps, Movdqa, Movdqu, Movupd, Movups};
         match instruction.mnemonic() {
-            Mnemonic::Mov => self.operand(instruction, 1, memory),
-            Mnemonic::Movups if memory.is_zero_of_go(instruction) => Value::constant(0),
+            Mov if distance == 0 => self.operand(instruction, 1, memory),
+            Movups if memory.is_zero_of_go(instruction) => Value::constant(0),
+            Movaps | Movapd | Movups | Movupd | Movdqa | Movdqu => self.stored_half(instruction, distance),
             _ => Value::Top,
         }
     }

@@ -54,6 +54,7 @@ impl State {
         for register in ALL.into_iter().filter(|&register| effect.changed & bit(register) != 0) {
             self.set(register, Value::Top);
         }
+        self.vectors.forget_all();
         if effect.has_result && effect.changed & bit(Register::RAX) != 0 {
             self.set(Register::RAX, Value::One(Atom::Returned(at)));
         }
@@ -134,6 +135,7 @@ impl State {
                     self.set(register, Value::Top);
                 }
             }
+            _ if self.move_vector(instruction, memory) => {}
             _ => self.step_arithmetic(instruction, memory, factory),
         }
     }
@@ -180,6 +182,7 @@ impl State {
             }
             _ => {
                 self.pass_on_operands(instruction);
+                self.give_up_vectors(instruction, factory);
                 return self.forget_written(instruction, factory);
             }
         };
