@@ -94,6 +94,9 @@ pub enum Evidence {
     Observed {
         /// In which trace.
         trace: String,
+        /// The instruction that made the call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        site: Option<CodeLocation>,
     },
 }
 

@@ -3,13 +3,14 @@
 //! Input: arguments. Output: [`Arguments`]. What the analysis looks at is told by the same flags as with
 //! `chestnut-patch`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::{AnalysisFlags, call};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
-/// Shows which system calls a program can make and why, and what a patched program holds.
+/// Shows which system calls a program can make and why, which it does make, and what a patched program holds.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chestnut", version, after_help = EXIT_STATUSES)]
 pub(crate) struct Arguments {
@@ -29,6 +30,14 @@ pub(crate) enum Command {
     Check(Check),
     /// What a patched program holds: allowed calls, filter, the files that were analyzed.
     Inspect(Inspect),
+    /// Runs a program and records which calls it makes, how often and from where.
+    Trace(Trace),
+    /// Compares traces with a policy; adds what the policy lacks, takes away what was never used.
+    Refine(Refine),
+    /// Runs a program under a policy without killing it: what is not allowed is asked about, or recorded.
+    Run(Run),
+    /// Says what the kernel's log of a refused call means, and what would allow the call.
+    ExplainViolation(ExplainViolation),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -92,6 +101,103 @@ pub(crate) struct Inspect {
     pub(crate) file: PathBuf,
 }
 
+#[derive(Clone, Debug, Args)]
+#[command(after_help = TRACED_STATUSES)]
+#[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]))]
+pub(crate) struct Trace {
+    /// Writes the trace to a file, a JSON value a line, as it grows; without it a report is printed at the end.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// From the entry point on, only calls that this policy does not allow stop the program, and are recorded.
+    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Traces a running process, until it ends or this command gets SIGINT or SIGTERM.
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) pid: Option<i32>,
+
+    /// Keeps the paths that calls are given, too.
+    #[arg(long)]
+    pub(crate) paths: bool,
+
+    /// Prints nothing.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// The program and its arguments.
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Refine {
+    /// Adds calls that were seen and that the policy does not allow.
+    #[arg(long)]
+    pub(crate) add: bool,
+
+    /// Takes away calls that the policy allows and that were never seen.
+    #[arg(long)]
+    pub(crate) remove_unused: bool,
+
+    /// Writes the policy to a file, as `chestnut-patch --policy` takes it; without it it is printed, if it changes.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The policy, as `chestnut-patch --emit-policy` writes it.
+    #[arg(value_name = "POLICY")]
+    pub(crate) policy: PathBuf,
+
+    /// Traces of its program.
+    #[arg(value_name = "TRACE", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = TRACED_STATUSES)]
+#[command(group = ArgGroup::new("mode").required(true).args(["ask", "learn", "log"]))]
+pub(crate) struct Run {
+    /// Asks about a call that is not allowed, while its caller waits.
+    #[arg(long)]
+    pub(crate) ask: bool,
+
+    /// Lets all calls be made, and records those that are not allowed.
+    #[arg(long)]
+    pub(crate) learn: bool,
+
+    /// Lets all calls be made, and writes a line about those that are not allowed.
+    #[arg(long)]
+    pub(crate) log: bool,
+
+    /// The policy; without it that of the patched program, or what the analysis finds.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Asks by a command, which finds the call in CHESTNUT_CALL, CHESTNUT_ARGUMENTS, CHESTNUT_SITE, CHESTNUT_PROGRAM
+    /// and prints `once`, `always`, `refuse`, `refuse ERRNO` or `kill`.
+    #[arg(long, value_name = "CMD", requires = "ask")]
+    pub(crate) ask_command: Option<String>,
+
+    /// Where answers are kept (all but `once`); a file of the program's own in the user's state folder if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) decisions: Option<PathBuf>,
+
+    /// Writes a trace of the calls that were not allowed, for `chestnut refine --add`.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The program and its arguments.
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainViolation {
+    /// Text that holds lines of the kernel's audit log (dmesg, journalctl -k, audit.log); standard input if not given.
+    #[arg(value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+}
+
 impl Command {
     /// Whether standard output is for a program.
     pub(crate) fn is_json(&self) -> bool {
@@ -100,9 +206,14 @@ impl Command {
             Self::Explain(command) => command.json,
             Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
+            Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
         }
     }
 }
 
 const EXIT_STATUSES: &str =
     "Exit status: 0 done; 1 the program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
+
+const TRACED_STATUSES: &str = "Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be \
+                               executed or found; 125 if it cannot be traced; 2 if the command line, or a file that it \
+                               names, is wrong.";

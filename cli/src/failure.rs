@@ -21,6 +21,16 @@ pub(crate) enum Failure {
     Analysis { path: PathBuf, source: AnalysisError },
     #[error("{}: the flags in its record are not understood", path.display())]
     RecordedFlags { path: PathBuf, source: clap::Error },
+    #[error("{}: not a policy that this version reads: {reason}", path.display())]
+    NotAPolicy { path: PathBuf, reason: String },
+    #[error("{}: the policy of {}, and not of {}", path.display(), of.display(), program.display())]
+    OtherProgram { path: PathBuf, of: PathBuf, program: PathBuf },
+    #[error("{}: there is no such program", path.display())]
+    NotFound { path: PathBuf },
+    #[error("{}: cannot be written", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tracer(#[from] chestnut_tracer::Error),
     #[error("a result that JSON cannot hold")]
     Json(#[from] serde_json::Error),
     #[error("standard output: cannot be written")]
@@ -34,12 +44,30 @@ impl Failure {
             Self::Refused { .. } | Self::RecordedFlags { .. } | Self::NotRegular { .. } | Self::Json(_) => 1,
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
-            Self::Unreadable { .. } | Self::Output(_) => 2,
+            Self::Unreadable { .. } | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
+            Self::Unwritable { .. } => 2,
+            Self::NotFound { .. } => NOT_FOUND,
+            Self::Tracer(error) => tracer_status(error),
         }
     }
 
     /// The message with all its causes, in one line.
     pub(crate) fn line(&self) -> String {
         one_line(self)
+    }
+}
+
+/// As env(1), timeout(1) and the like: what runs another program and cannot.
+const CANNOT_TRACE: u8 = 125;
+const CANNOT_EXECUTE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+fn tracer_status(error: &chestnut_tracer::Error) -> u8 {
+    match error {
+        chestnut_tracer::Error::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+        chestnut_tracer::Error::Start { .. } => CANNOT_EXECUTE,
+        chestnut_tracer::Error::OtherProgram { .. } => 1,
+        error if error.is_usage() => 2,
+        _ => CANNOT_TRACE,
     }
 }

@@ -10,7 +10,11 @@ mod failure;
 mod inspect;
 mod place;
 mod program;
+mod refine;
+mod run;
 mod style;
+mod trace;
+mod violation;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -50,6 +54,10 @@ fn run(command: &Command, style: Style) -> Result<(String, ExitCode), Failure> {
         Command::Check(command) => return check::run(command, style),
         Command::Explain(command) => explain::run(command, style),
         Command::Inspect(command) => inspect::run(command, style),
+        Command::Trace(command) => return trace::run(command),
+        Command::Refine(command) => refine::run(command),
+        Command::Run(command) => return run::run(command),
+        Command::ExplainViolation(command) => violation::run(command),
     };
     Ok((text?, ExitCode::SUCCESS))
 }

@@ -80,7 +80,10 @@ fn without_site(evidence: &Evidence) -> String {
         Evidence::Executed { program, evidence } => format!("{}: {}", program.display(), without_site(evidence)),
         Evidence::Always { reason } => format!("always: {reason}"),
         Evidence::Requested { by } => format!("requested by {by}"),
-        Evidence::Observed { trace } => format!("seen in {trace}"),
+        Evidence::Observed { trace, site } => {
+            let site = site.as_ref().map_or_else(String::new, |site| format!("{}, ", short(site)));
+            format!("{site}seen in {trace}")
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 //! Input: the file that a command is about. Output: its bytes, or the policy of the program in it. Refused for the same
 //! reasons as by `chestnut-patch`: a script, a library, a damaged file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
 use chestnut_rewriter::command_line::AnalysisFlags;
 
 use crate::failure::Failure;
@@ -34,4 +34,40 @@ pub(crate) fn policy(path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failu
     let failing = flags.failing();
     policy.allowed.retain(|call, _| !failing.contains_key(call));
     Ok(policy)
+}
+
+/// Reads a policy.
+pub(crate) fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let wrong = |reason: String| Failure::NotAPolicy { path: path.to_owned(), reason };
+    let bytes = read(path)?;
+    // The version first: other fields of another version would be the lesser news.
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(POLICY_FORMAT) => {}
+        Some(format) => return Err(wrong(format!("format {format}, expected {POLICY_FORMAT}"))),
+        None => return Err(wrong("it has no format".to_owned())),
+    }
+    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
+}
+
+/// Reads the policy of a program that is to be executed; a script has none of its own, so that anything goes.
+pub(crate) fn policy_for(path: &Path, program: &Path, bytes: &[u8]) -> Result<Policy, Failure> {
+    let policy = read_policy(path)?;
+    let is_script = bytes.starts_with(b"#!");
+    if is_script || chestnut_tracer::is_program_of(&policy, bytes) {
+        return Ok(policy);
+    }
+    let (path, of, program) = (path.to_owned(), policy.program.path, program.to_owned());
+    Err(Failure::OtherProgram { path, of, program })
+}
+
+/// The file that executing a name executes, by `PATH`.
+pub(crate) fn executable(name: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
+    let path = PathBuf::from(name);
+    if path.components().count() > 1 || name.as_encoded_bytes().contains(&b'/') {
+        return Ok(path);
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(&path)).find(|path| path.is_file());
+    found.ok_or(Failure::NotFound { path })
 }

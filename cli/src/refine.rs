@@ -1,0 +1,31 @@
+//! `chestnut refine`: a policy beside what traces show.
+//!
+//! Input: a policy and traces. Output: the differences, for a person; the policy with the changes that are wanted.
+
+use std::io::Write;
+
+use chestnut_tracer::{Changes, Refinement, Trace};
+
+use crate::arguments::Refine;
+use crate::failure::Failure;
+use crate::program;
+
+/// Does what the arguments say.
+pub(crate) fn run(command: &Refine) -> Result<String, Failure> {
+    let policy = program::read_policy(&command.policy)?;
+    let traces = command.traces.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let found = Refinement::new(&policy, &traces)?;
+    let changes = Changes { add: command.add, remove_unused: command.remove_unused };
+    let text = found.text(&policy, changes);
+    let refined = format!("{}\n", serde_json::to_string_pretty(&found.apply(&policy, changes))?);
+    if let Some(path) = &command.output {
+        std::fs::write(path, refined).map_err(|source| Failure::Unwritable { path: path.clone(), source })?;
+        return Ok(text);
+    }
+    if !command.add && !command.remove_unused {
+        return Ok(text);
+    }
+    // The policy goes where another program reads it, so the differences go where a person does.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    Ok(refined)
+}

@@ -1,0 +1,108 @@
+//! Which filter a process gets, and paths of calls.
+//!
+//! Input: what is known of a process. Output: a filter in it.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
+
+use crate::engine::Engine;
+use crate::entry::memory;
+use crate::error::Error;
+use crate::facts;
+use crate::filter::{self, Known};
+use crate::inject::{self, Failed, Options, Stand};
+use crate::kernel::{AUDIT_ARCH_X86_64, Call, Resume, Tid};
+use crate::tree;
+
+/// Longest path that is kept.
+const LONGEST_PATH: usize = 4096;
+
+impl Engine {
+    /// Puts a filter into a process; whether it is on. If not, the process goes on without.
+    pub(crate) fn install(&mut self, pid: Tid, tid: Tid, stand: Stand) -> bool {
+        let known = self.known(pid);
+        let Ok(filter) = filter::build(&known) else {
+            self.give_up(pid);
+            return false;
+        };
+        let options = Options { usual: self.options(), is_filtered: tree::has_filter(pid) };
+        match inject::install(pid, tid, stand, &filter, options) {
+            Ok(()) => {
+                if let Some(process) = self.tree.processes.get_mut(&pid) {
+                    process.is_filtered = true;
+                    process.how = Resume::Continue;
+                    process.space.sites.values().for_each(|id| self.recorder.no_longer_counted(*id));
+                }
+                true
+            }
+            Err(Failed::Gone(event)) => {
+                if let Err(error) = self.handle(tid, event) {
+                    self.fatal = Some(error);
+                }
+                false
+            }
+            Err(Failed::Refused(error)) => {
+                self.give_up(pid);
+                if self.plan.known.is_some() {
+                    self.fatal = Some(Error::Filter { pid, why: error.to_string() });
+                }
+                false
+            }
+        }
+    }
+
+    fn give_up(&mut self, pid: Tid) {
+        if let Some(process) = self.tree.processes.get_mut(&pid) {
+            process.is_stubborn = true;
+        }
+    }
+
+    /// What need not stop a process: calls that are known to all, or those that it has made, from where it made them.
+    fn known(&self, pid: Tid) -> Known {
+        if let Some(calls) = &self.plan.known {
+            return calls.iter().map(|call| (call.0, BTreeSet::new())).collect();
+        }
+        let mut known = Known::new();
+        let Some(process) = self.tree.processes.get(&pid) else { return known };
+        for (arch, nr, ip) in process.space.sites.keys() {
+            let Ok(number) = u32::try_from(*nr) else { continue };
+            if *arch == AUDIT_ARCH_X86_64 && !self.always_stops(number) {
+                known.entry(number).or_default().insert(*ip);
+            }
+        }
+        known
+    }
+
+    /// Calls that we have to act on, or of which every one is recorded.
+    fn always_stops(&self, number: u32) -> bool {
+        let acted_on = i64::from(number) == libc::SYS_ptrace;
+        let has_paths = || {
+            let name = chestnut_analyzer::syscall::SyscallNr(number).name().unwrap_or_default();
+            !facts::paths(name).is_empty()
+        };
+        acted_on || (self.plan.paths && has_paths())
+    }
+
+    /// Keeps the paths that a call is given.
+    pub(crate) fn paths(&mut self, pid: Tid, id: usize, call: &Call) {
+        let name = u32::try_from(call.nr).ok().and_then(|nr| chestnut_analyzer::syscall::SyscallNr(nr).name());
+        for at in facts::paths(name.unwrap_or_default()) {
+            let path = call.args.get(*at).and_then(|address| text_at(pid, *address));
+            path.into_iter().for_each(|path| self.recorder.path(id, path));
+        }
+    }
+}
+
+/// The C string at an address of a process.
+fn text_at(pid: Tid, address: u64) -> Option<String> {
+    let memory = memory(pid).ok()?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 256];
+    while bytes.len() < LONGEST_PATH && !bytes.contains(&0) {
+        let at = address.checked_add(u64::try_from(bytes.len()).ok()?)?;
+        let read = memory.read_at(&mut chunk, at).ok().filter(|read| *read > 0)?;
+        bytes.extend_from_slice(chunk.get(..read)?);
+    }
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8_lossy(bytes.get(..end)?).into_owned())
+}

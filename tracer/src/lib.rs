@@ -1,0 +1,48 @@
+//! Runs programs and records which system calls they make, or decides about them while they run.
+//!
+//! [`trace()`] writes a [`Trace`], [`run()`] is the permission system,
+
+
+mod architecture;
+mod ask;
+mod decisions;
+mod engine;
+mod entry;
+mod error;
+mod facts;
+mod filter;
+mod gate;
+mod hand_over;
+mod inject;
+mod install;
+mod kernel;
+mod live;
+mod maps;
+mod module;
+mod recorder;
+mod refine;
+mod session;
+mod summary;
+mod trace;
+mod tree;
+mod violation;
+
+pub use architecture::Architecture;
+pub use decisions::Decision;
+pub use error::Error;
+pub use gate::Mode;
+pub use module::{is_program_of, program_sha256};
+pub use refine::{Changes, Refinement};
+pub use summary::{Outcome, RunOptions, Target, TraceOptions, run, trace};
+pub use violation::explain as explain_violations;
+pub use trace::{Header, Image, Phase, Record, Refusal, SeenCall, TRACE_FORMAT, Trace};
+
+/// Ends this process as another one has ended: with its status, or by the same signal.
+#[must_use]
+pub fn end_as(status: Option<i32>, signal: Option<i32>) -> u8 {
+    if let Some(signal) = signal {
+        kernel::die_of(signal);
+        return u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX);
+    }
+    status.and_then(|status| u8::try_from(status).ok()).unwrap_or(0)
+}
