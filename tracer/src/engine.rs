@@ -21,7 +21,7 @@ use crate::inject::Stand;
 use crate::kernel::{self, Call, CallStop, Event, Resume, Tid};
 use crate::recorder::{Place, Recorder};
 use crate::trace::{Phase, Refusal};
-use crate::tree::{Process, Space, Thread, Tree, group_of};
+use crate::tree::{Process, Site, Space, Thread, Tree, group_of};
 
 /// So many calls without a new one, in so short a time, and the process gets a filter.
 pub(crate) const QUIET_CALLS: u32 = 2000;
@@ -358,8 +358,10 @@ impl Engine {
         let (architecture, number) = Architecture::of(call.arch, call.nr);
         let key = (call.arch, call.nr, call.ip);
         self.recorder.stops = self.recorder.stops.saturating_add(1);
-        let known = space.sites.get(&key).copied().filter(|_| refused.is_none());
-        let id = if let Some(id) = known {
+        let known = space.sites.get_mut(&key).filter(|_| refused.is_none());
+        let id = if let Some(site) = known {
+            site.hits = site.hits.saturating_add(1);
+            let id = site.id;
             if space.quiet == 0 {
                 space.quiet_since = Instant::now();
             }
@@ -371,7 +373,7 @@ impl Engine {
             let place = Place { image, phase, ip: call.ip, mapping };
             let id = self.recorder.entry(pid, &place, (architecture, number), refused);
             if refused.is_none() {
-                space.sites.insert(key, id);
+                space.sites.insert(key, Site { id, hits: 1 });
             }
             space.quiet = 0;
             id

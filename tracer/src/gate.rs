@@ -28,12 +28,23 @@ pub enum Mode {
     Log,
 }
 
+/// Who asks. The thread starts with the first question: signals are taken by then, and it does not get them.
+#[derive(Debug)]
+enum Asking {
+    /// Nobody.
+    None,
+    /// Somebody, from the first question on.
+    Ready(Asker, Sender<(Tid, u64, Answer)>, PipeWriter),
+    /// A thread.
+    Started(Sender<Question>),
+}
+
 /// The permission system of a run.
 #[derive(Debug)]
 pub(crate) struct Gate {
     mode: Mode,
     pub(crate) decisions: Decisions,
-    questions: Option<Sender<Question>>,
+    asking: Asking,
     answers: Receiver<(Tid, u64, Answer)>,
     /// Becomes readable when there is an answer.
     pub(crate) bell: PipeReader,
@@ -47,13 +58,18 @@ impl Gate {
     pub(crate) fn new(mode: Mode, decisions: Decisions, asker: Option<Asker>) -> io::Result<Self> {
         let (bell, ring) = io::pipe()?;
         let (answer, answers) = channel();
-        let questions = asker.map(|asker| {
+        let asking = asker.map_or(Asking::None, |asker| Asking::Ready(asker, answer, ring));
+        Ok(Self { mode, decisions, asking, answers, bell, serial: 0, logged: BTreeSet::new(), failure: None })
+    }
+
+    /// Passes a question on; whether there is somebody to ask.
+    fn put(&mut self, question: Question) -> bool {
+        if let Asking::Ready(asker, answer, ring) = std::mem::replace(&mut self.asking, Asking::None) {
             let (questions, received) = channel();
             std::thread::spawn(move || answer_all(&asker, &received, &answer, ring));
-            questions
-        });
-        let (serial, logged, failure) = (0, BTreeSet::new(), None);
-        Ok(Self { mode, decisions, questions, answers, bell, serial, logged, failure })
+            self.asking = Asking::Started(questions);
+        }
+        matches!(&self.asking, Asking::Started(questions) if questions.send(question).is_ok())
     }
 
     /// The next answer, if there is one.
@@ -128,8 +144,7 @@ impl Engine {
         gate.serial = gate.serial.wrapping_add(1);
         let question = Question { serial: gate.serial, tid, call: name, number, args: call.args, program, site };
         let serial = question.serial;
-        let is_asked = gate.questions.as_ref().is_some_and(|questions| questions.send(question).is_ok());
-        if !is_asked {
+        if !gate.put(question) {
             return self.apply(tid, call, Decision::Kill);
         }
         if let Some(thread) = self.tree.threads.get_mut(&tid) {

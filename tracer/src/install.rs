@@ -14,6 +14,10 @@ use crate::inject::{self, Failed, Options, Stand};
 use crate::kernel::{AUDIT_ARCH_X86_64, Call, Resume, Tid};
 use crate::tree;
 
+/// A call that has stopped a process so often from one place passes from all: the kernel (5.11 and later) then decides it
+/// without running the filter.
+const HOT: u32 = 100;
+
 /// Longest path that is kept.
 const LONGEST_PATH: usize = 4096;
 
@@ -31,7 +35,7 @@ impl Engine {
                 if let Some(process) = self.tree.processes.get_mut(&pid) {
                     process.is_filtered = true;
                     process.how = Resume::Continue;
-                    process.space.sites.values().for_each(|id| self.recorder.no_longer_counted(*id));
+                    process.space.sites.values().for_each(|site| self.recorder.no_longer_counted(site.id));
                 }
                 true
             }
@@ -64,12 +68,18 @@ impl Engine {
         }
         let mut known = Known::new();
         let Some(process) = self.tree.processes.get(&pid) else { return known };
-        for (arch, nr, ip) in process.space.sites.keys() {
+        let mut hot = BTreeSet::new();
+        for ((arch, nr, ip), site) in &process.space.sites {
             let Ok(number) = u32::try_from(*nr) else { continue };
             if *arch == AUDIT_ARCH_X86_64 && !self.always_stops(number) {
                 known.entry(number).or_default().insert(*ip);
+                if site.hits >= HOT {
+                    hot.insert(number);
+                }
             }
         }
+        // No addresses: from anywhere.
+        known.extend(hot.into_iter().map(|number| (number, BTreeSet::new())));
         known
     }
 

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Module {
     /// File offset, length and address of each loaded stretch.
     stretches: Vec<(u64, u64, u64)>,
-    /// Address and name of functions, by address.
-    symbols: Vec<(u64, String)>,
+    /// Address, length (0: not known) and name of functions, by address.
+    symbols: Vec<(u64, u64, String)>,
 }
 
 impl Module {
@@ -34,7 +34,7 @@ impl Module {
         };
         let named = |symbol: object::Symbol<'_, '_>| {
             let name = symbol.name().ok().filter(|name| !name.is_empty())?;
-            Some((symbol.address(), name.to_owned()))
+            Some((symbol.address(), symbol.size(), name.to_owned()))
         };
         let all = file.symbols().chain(file.dynamic_symbols());
         let mut symbols: Vec<_> = all.filter(is_function).filter_map(named).collect();
@@ -51,20 +51,13 @@ impl Module {
         })
     }
 
-    /// The file offset of an address.
-    pub(crate) fn offset(&self, address: u64) -> Option<u64> {
-        self.stretches.iter().find_map(|(offset, length, start)| {
-            let inside = address.checked_sub(*start).filter(|inside| inside < length)?;
-            offset.checked_add(inside)
-        })
-    }
-
-    /// The nearest function at or before an address: `read+0x10`.
+    /// The function that an address lies in: `read+0x10`.
     pub(crate) fn symbol(&self, address: u64) -> Option<String> {
-        let behind = self.symbols.partition_point(|(start, _)| *start <= address);
-        let (start, name) = self.symbols.get(behind.checked_sub(1)?)?;
+        let behind = self.symbols.partition_point(|(start, ..)| *start <= address);
+        let (start, length, name) = self.symbols.get(behind.checked_sub(1)?)?;
         match address.wrapping_sub(*start) {
             0 => Some(name.clone()),
+            distance if *length != 0 && distance >= *length => None,
             distance => Some(format!("{name}+{distance:#x}")),
         }
     }

@@ -3,7 +3,7 @@
 //! Input: images and calls, as the engine meets them. Output: lines of a trace ([`Record`]), each written at once, so
 //! that nothing complete is lost with the tracer; and what a summary needs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -228,7 +228,7 @@ impl Recorder {
             return;
         }
         entry.facts.insert(values.clone());
-        let values: BTreeMap<usize, u64> = entry.interesting.iter().copied().zip(values).collect();
+        let values: Vec<(usize, u64)> = entry.interesting.iter().copied().zip(values).collect();
         self.write(&Record::Arguments { call: id, values });
     }
 

@@ -31,8 +31,8 @@ pub enum Record {
     Arguments {
         /// [`SeenCall::id`].
         call: usize,
-        /// Value by number of the argument.
-        values: BTreeMap<usize, u64>,
+        /// Numbers of arguments, and their values.
+        values: Vec<(usize, u64)>,
     },
     /// A path that a call was given.
     Path {
@@ -249,6 +249,7 @@ mod tests {
     use super::*;
 
     const HEADER: &str = r#"{"kind":"header","format":1,"tool":"t","command":["a"]}"#;
+    const CALL: &str = r#"{"kind":"arguments","call":0,"values":[[1,2]]}"#;
     const GAP: &str = r#"{"kind":"gap","text":"x"}"#;
     const END: &str = r#"{"kind":"end","status":0}"#;
 
@@ -259,7 +260,7 @@ mod tests {
     /// Cut at every byte: what stands in whole lines is there, and nothing else changes.
     #[test]
     fn whole_lines_of_a_trace_that_was_cut_off_count() {
-        let text = format!("{HEADER}\n{GAP}\n{GAP}\n{END}\n");
+        let text = format!("{HEADER}\n{GAP}\n{GAP}\n{CALL}\n{END}\n");
         for length in 0..=text.len() {
             let cut = &text[..length];
             let lines = cut.matches('\n').count();

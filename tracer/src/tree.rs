@@ -11,6 +11,15 @@ use crate::kernel::{Resume, Tid};
 use crate::maps::{self, Mapping};
 use crate::trace::Phase;
 
+/// A call from an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// Its entry in the record.
+    pub(crate) id: usize,
+    /// How often it has stopped the process.
+    pub(crate) hits: u32,
+}
+
 /// What is known of an address space.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
@@ -19,8 +28,8 @@ pub(crate) struct Space {
     pub(crate) phase: Phase,
     /// Set where the entry point has not been reached.
     pub(crate) breakpoint: Option<Breakpoint>,
-    /// Entries by architecture, number and address of the call. An address means the same until memory is unmapped.
-    pub(crate) sites: HashMap<(u32, u64, u64), usize>,
+    /// By architecture, number and address of the call. An address means the same until memory is unmapped.
+    pub(crate) sites: HashMap<(u32, u64, u64), Site>,
     maps: Option<Vec<Mapping>>,
     /// Stops since something new was seen, and the time of the first of them.
     pub(crate) quiet: u32,
