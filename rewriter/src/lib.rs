@@ -70,10 +70,11 @@ pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result
     let undo = patch::overwritten(&executable, &plan);
     let note = record::encode(policy, &filter, &options.made_with, bytes, &undo)?;
     let code = filter.program().encode();
-    let lengths = (length_of(stub_image::image()?), length_of(&code), length_of(&note));
+    let stub = stub_image::image(options.action)?;
+    let lengths = (length_of(stub), length_of(&code), length_of(&note));
     let parts = Parts::new(lengths.0, lengths.1, lengths.2).ok_or(Error::Record { what: "too long" })?;
     let layout = Layout::new(&executable, &plan, &parts)?;
-    let payload = payload::encode(layout.stub_address(), executable.entry(), &code, &note)?;
+    let payload = payload::encode(stub, layout.stub_address(), executable.entry(), &code, &note)?;
     let patches = patch::patches(&executable, &layout)?;
     let bytes = patch::apply(&executable, &layout, &patches, &payload)?;
     verify::verify(executable.bytes, &bytes, &layout, filter.specification())?;

@@ -38,9 +38,8 @@ impl Parts {
 }
 
 /// Puts the parts together.
-pub(crate) fn encode(stub_address: u64, entry: u64, filter: &[u8], note: &[u8]) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(stub: &[u8], stub_address: u64, entry: u64, filter: &[u8], note: &[u8]) -> Result<Vec<u8>, Error> {
     let too_far = || Error::TooFar { entry, end: stub_address };
-    let stub = stub_image::image()?;
     let entry_offset =
         i64::try_from(i128::from(entry).wrapping_sub(i128::from(stub_address))).map_err(|_| too_far())?;
     // The jump counts from its own end, which is the stub's.

@@ -8,21 +8,24 @@ use object::LittleEndian as LE;
 use object::elf::{PF_R, PF_X, PT_LOAD};
 use object::pod::from_bytes;
 
+use crate::bpf::Action;
 use crate::elf::{FileHeader, Segment, slice};
 use crate::error::Error;
 
-/// What `build.rs` has made.
+/// What `build.rs` has made: the stub, and that with a handler of SIGSYS.
 static FILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
+static FILE_WITH_HANDLER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub-trap.elf"));
 
 /// Longest image that the linker script lets through.
-pub(crate) const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 8192;
 
 /// `endbr64`.
 const LANDING_PAD: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
-/// The image; the displacement of its last jump is still zero.
-pub(crate) fn image() -> Result<&'static [u8], Error> {
-    parse(FILE).ok_or_else(|| Error::Verification { what: "the embedded stub".to_owned() })
+/// The image for an action; the displacement of its last jump is still zero.
+pub(crate) fn image(action: Action) -> Result<&'static [u8], Error> {
+    parse(if action == Action::Trap { FILE_WITH_HANDLER } else { FILE })
+        .ok_or_else(|| Error::Verification { what: "the embedded stub".to_owned() })
 }
 
 fn parse(file: &[u8]) -> Option<&[u8]> {

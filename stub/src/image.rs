@@ -86,6 +86,9 @@ global_asm!(
 ///
 /// `header` is followed by its filter: the rewriter wrote it so, and the kernel checks each instruction.
 unsafe extern "C" fn install(header: &PayloadHeader) {
+    // Before the filter, which need not allow it.
+    #[cfg(stub_trap)]
+    crate::trap::install();
     let first: *const PayloadHeader = header;
     let program =
         syscall::SockFprog { len: header.filter_length, filter: first.cast::<u8>().wrapping_add(HEADER_LENGTH) };

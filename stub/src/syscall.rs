@@ -75,6 +75,46 @@ pub(crate) fn complain(text: &'static [u8]) {
     unsafe { syscall(WRITE, [STDERR, text.as_ptr().addr(), text.len(), 0, 0]) };
 }
 
+/// The same for a text that is not constant.
+#[cfg(stub_trap)]
+pub(crate) fn complain_at(text: *const u8, length: usize) {
+    // SAFETY: the kernel only reads the text; a bad pointer is EFAULT.
+    unsafe { syscall(WRITE, [STDERR, text.addr(), length, 0, 0]) };
+}
+
+/// The kernel's `struct sigaction`.
+#[cfg(stub_trap)]
+#[repr(C)]
+struct SigAction {
+    handler: extern "C" fn(usize, *const u8, *const u8) -> !,
+    flags: usize,
+    restorer: extern "C" fn(usize, *const u8, *const u8) -> !,
+    mask: u64,
+}
+
+/// `rt_sigaction(signal, {handler}, NULL, 8)`: on the signal stack, if the program has one.
+#[cfg(stub_trap)]
+#[inline(always)]
+pub(crate) fn handle(signal: usize, handler: extern "C" fn(usize, *const u8, *const u8) -> !) {
+    const RT_SIGACTION: usize = 13;
+    const FLAGS: usize = 0x0c00_0004; // SA_SIGINFO, SA_ONSTACK, SA_RESTORER, which x86-64 asks for
+    // The handler never returns, so that the restorer is never called.
+    let action = SigAction { handler, flags: FLAGS, restorer: handler, mask: 0 };
+    let pointer: *const SigAction = &raw const action;
+    // SAFETY: the kernel only reads the structure.
+    unsafe { syscall(RT_SIGACTION, [signal, pointer.addr(), 0, 8, 0]) };
+}
+
+/// Makes a call that the filter refuses, in the handler of the signal that it sends: the process dies of that.
+#[cfg(stub_trap)]
+pub(crate) fn make_refused(number: u32) -> ! {
+    const CALL_MASK: u32 = 0x7fff_ffff;
+    let number = usize::try_from(number & CALL_MASK).unwrap_or(EXIT_GROUP);
+    // SAFETY: the filter does not let it be made; should it all the same, null pointers are EFAULT and 0 is no size.
+    unsafe { syscall(number, [0; 5]) };
+    exit(128 + 31)
+}
+
 /// `exit_group(status)`, and an illegal instruction should that come back (an outer filter can answer it).
 #[inline(always)]
 pub(crate) fn exit(status: usize) -> ! {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use rustix::termios::{LocalModes, OptionalActions, OutputModes, InputModes, SpecialCodeIndex};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex};
 
 use crate::decisions::{Decision, REFUSED};
 use crate::error::Error;
@@ -150,8 +150,9 @@ fn by_command(command: &str, question: &Question) -> io::Result<Answer> {
         return Err(io::Error::other(format!("{command}: {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Answer::parse(text.lines().next().unwrap_or_default())
-        .ok_or_else(|| io::Error::other(format!("{command}: expected once, always, refuse [ERRNO] or kill, got {text:?}")))
+    Answer::parse(text.lines().next().unwrap_or_default()).ok_or_else(|| {
+        io::Error::other(format!("{command}: expected once, always, refuse [ERRNO] or kill, got {text:?}"))
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,9 @@ impl std::fmt::Display for Decision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Self::Allow => f.write_str("allow"),
-            Self::Refuse(number) => write!(f, "refuse:{}", Action::Errno(number).to_string().trim_start_matches("errno:")),
+            Self::Refuse(number) => {
+                write!(f, "refuse:{}", Action::Errno(number).to_string().trim_start_matches("errno:"))
+            }
             Self::Kill => f.write_str("kill"),
         }
     }

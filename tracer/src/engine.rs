@@ -331,7 +331,8 @@ impl Engine {
 
     /// A stop that a filter of ours, or of the program's, has asked for.
     fn seccomp_stop(&mut self, tid: Tid) -> io::Result<()> {
-        if self.tree.threads.get(&tid).is_some_and(|thread| thread.is_in_call && self.tree.how(tid) == Resume::Syscall) {
+        if self.tree.threads.get(&tid).is_some_and(|thread| thread.is_in_call && self.tree.how(tid) == Resume::Syscall)
+        {
             return self.resume(tid, 0);
         }
         let CallStop::Entry(call) = kernel::call_stop(tid)? else {

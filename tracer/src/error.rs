@@ -96,6 +96,14 @@ impl Error {
     /// Whether the command line, or a file that it names, is at fault.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        !matches!(self, Self::Ptrace(_) | Self::Filter { .. } | Self::Request { .. } | Self::Wait(_) | Self::OtherProgram { .. })
+        !matches!(
+            self,
+            Self::Ptrace(_)
+                | Self::Attach { .. }
+                | Self::Filter { .. }
+                | Self::Request { .. }
+                | Self::Wait(_)
+                | Self::OtherProgram { .. }
+        )
     }
 }

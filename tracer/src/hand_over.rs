@@ -58,7 +58,8 @@ impl Engine {
             breakpoint.remove(tid)?;
         }
         if !self.plan.attached {
-            self.recorder.gap(format!("thread {tid} was handed over to another tracer; its calls from then on are not here"));
+            self.recorder
+                .gap(format!("thread {tid} was handed over to another tracer; its calls from then on are not here"));
         }
         kernel::detach(tid, signal)?;
         self.tree.remove(tid);
@@ -89,8 +90,13 @@ impl Engine {
 
     /// The threads that wait for one to be let go or to end.
     pub(crate) fn wake_waiting(&mut self, target: Tid) {
-        let waiting: Vec<Tid> =
-            self.tree.threads.iter().filter(|(_, thread)| thread.waits_for == Some(target)).map(|(tid, _)| *tid).collect();
+        let waiting: Vec<Tid> = self
+            .tree
+            .threads
+            .iter()
+            .filter(|(_, thread)| thread.waits_for == Some(target))
+            .map(|(tid, _)| *tid)
+            .collect();
         for tid in waiting {
             if let Some(thread) = self.tree.threads.get_mut(&tid) {
                 thread.waits_for = None;

@@ -181,12 +181,9 @@ impl Guest {
         }
         let registers = match self.stand {
             Stand::AtCode => Registers { orig_rax: u64::MAX, ..self.registers },
-            Stand::BeforeCall => Registers {
-                rip: self.instruction,
-                rax: self.registers.orig_rax,
-                orig_rax: u64::MAX,
-                ..self.registers
-            },
+            Stand::BeforeCall => {
+                Registers { rip: self.instruction, rax: self.registers.orig_rax, orig_rax: u64::MAX, ..self.registers }
+            }
         };
         kernel::set_registers(self.tid, &registers)?;
         kernel::set_blocked_signals(self.tid, self.blocked)?;

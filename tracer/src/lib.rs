@@ -2,7 +2,6 @@
 //!
 //! [`trace()`] writes a [`Trace`], [`run()`] is the permission system,
 
-
 mod architecture;
 mod ask;
 mod decisions;
@@ -34,8 +33,8 @@ pub use gate::Mode;
 pub use module::{is_program_of, program_sha256};
 pub use refine::{Changes, Refinement};
 pub use summary::{Outcome, RunOptions, Target, TraceOptions, run, trace};
-pub use violation::explain as explain_violations;
 pub use trace::{Header, Image, Phase, Record, Refusal, SeenCall, TRACE_FORMAT, Trace};
+pub use violation::explain as explain_violations;
 
 /// Ends this process as another one has ended: with its status, or by the same signal.
 #[must_use]

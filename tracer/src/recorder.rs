@@ -160,7 +160,13 @@ impl Recorder {
     }
 
     /// The entry for a call at an address behind its instruction.
-    pub(crate) fn entry(&mut self, pid: Tid, at: &Place<'_>, call: (Architecture, u64), refused: Option<Refusal>) -> usize {
+    pub(crate) fn entry(
+        &mut self,
+        pid: Tid,
+        at: &Place<'_>,
+        call: (Architecture, u64),
+        refused: Option<Refusal>,
+    ) -> usize {
         let (file, address, symbol) = self.locate(pid, at);
         let (architecture, number) = call;
         let key = (at.image, at.phase, architecture, number, file, address, refused);

@@ -115,12 +115,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Error> {
     };
     let gate = Gate::new(options.mode, decisions, asker).map_err(Error::Wait)?;
     let recorder = Recorder::new(options.output.as_deref(), header(&options.command, Some(options.allowed.clone())))?;
-    let plan = Plan {
-        known: Some(options.allowed.clone()),
-        gate: Some(gate),
-        skip: options.skip,
-        ..Plan::default()
-    };
+    let plan = Plan { known: Some(options.allowed.clone()), gate: Some(gate), skip: options.skip, ..Plan::default() };
     let (engine, ending) = session::run(&session::c_words(&options.command)?, plan, recorder, Live::new(options.live))?;
     Ok(outcome(engine, ending))
 }

@@ -72,7 +72,8 @@ fn explain_one(violation: &Violation, count: usize) -> String {
     let mut text = format!("{program}: {name} (number {number}){times}: {action}\n");
     let places = places(violation);
     if places.is_empty() {
-        let _ = writeln!(text, "  from address {:#x}, which is in no file that the program loads at start", violation.ip);
+        let _ =
+            writeln!(text, "  from address {:#x}, which is in no file that the program loads at start", violation.ip);
     }
     let or = if places.len() > 1 { "  from one of these: " } else { "  from " };
     for (index, place) in places.iter().take(MOST_PLACES).enumerate() {
@@ -123,8 +124,7 @@ fn parse(line: &str) -> Option<Violation> {
 fn path(line: &str, text: &str) -> PathBuf {
     let is_plain = line.contains(&format!(" exe=\"{text}\""));
     let pairs = text.as_bytes().as_chunks::<2>().0.iter();
-    let bytes: Option<Vec<u8>> =
-        pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect();
+    let bytes: Option<Vec<u8>> = pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect();
     match bytes.filter(|_| !is_plain) {
         Some(bytes) => PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes)),
         None => PathBuf::from(text),
