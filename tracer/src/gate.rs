@@ -64,11 +64,14 @@ impl Gate {
 
     /// Passes a question on; whether there is somebody to ask.
     fn put(&mut self, question: Question) -> bool {
-        if let Asking::Ready(asker, answer, ring) = std::mem::replace(&mut self.asking, Asking::None) {
-            let (questions, received) = channel();
-            std::thread::spawn(move || answer_all(&asker, &received, &answer, ring));
-            self.asking = Asking::Started(questions);
-        }
+        self.asking = match std::mem::replace(&mut self.asking, Asking::None) {
+            Asking::Ready(asker, answer, ring) => {
+                let (questions, received) = channel();
+                std::thread::spawn(move || answer_all(&asker, &received, &answer, ring));
+                Asking::Started(questions)
+            }
+            other => other,
+        };
         matches!(&self.asking, Asking::Started(questions) if questions.send(question).is_ok())
     }
 
