@@ -61,14 +61,24 @@ fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<S
     let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut named: BTreeMap<&str, String> = BTreeMap::new();
     let log = std::fs::read_to_string(log).unwrap();
+    let mut lines = Vec::new();
     for line in log.lines() {
         let (pid, rest) = line.split_once(' ').unwrap();
         let rest = rest.trim_start();
-        if rest.starts_with(['+', '-']) {
-            continue;
+        if !rest.starts_with(['+', '-']) {
+            let call = rest.trim_start_matches("<... ").split(['(', ' ']).next().unwrap();
+            let result = rest.rsplit_once("= ").map_or("", |(_, result)| result);
+            lines.push((pid, rest, call, result, rest.starts_with("<...")));
         }
-        let is_resumed = rest.starts_with("<...");
-        let call = rest.trim_start_matches("<... ").split(['(', ' ']).next().unwrap();
+    }
+    let is_fork = |call: &str| ["clone", "clone3", "fork", "vfork"].contains(&call);
+    // A child runs before its parent is told its number.
+    let parents: BTreeMap<&str, &str> =
+        lines.iter().filter(|line| is_fork(line.2)).map(|line| (line.3, line.0)).collect();
+    for (pid, rest, call, result, is_resumed) in lines {
+        if let Some(image) = parents.get(pid).and_then(|parent| images.get(parent)).cloned() {
+            images.entry(pid).or_insert(image);
+        }
         if let Some(image) = images.get(pid).filter(|_| !is_resumed) {
             calls.entry(image.clone()).or_default().insert(call.to_owned());
         }
@@ -76,12 +86,8 @@ fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<S
             let path = std::fs::canonicalize(rest.split('"').nth(1).unwrap()).unwrap();
             named.insert(pid, path.file_name().unwrap().to_str().unwrap().to_owned());
         }
-        let result = rest.rsplit_once("= ").map_or("", |(_, result)| result);
         if call == "execve" && result == "0" {
             images.insert(pid, named[pid].clone());
-        } else if ["clone", "clone3", "fork", "vfork"].contains(&call) && result.parse::<u32>().is_ok() {
-            let image = images[pid].clone();
-            images.entry(result).or_insert(image);
         }
     }
     calls
