@@ -52,6 +52,14 @@ fn by_image(trace: &Trace) -> BTreeMap<String, BTreeSet<String>> {
     calls
 }
 
+/// Whether a thread waits for another one, and is woken for its tracer, is chance.
+const BY_CHANCE: [&str; 2] = ["futex", "restart_syscall"];
+
+fn certain(mut calls: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
+    calls.values_mut().for_each(|calls| calls.retain(|call| !BY_CHANCE.contains(&call.as_str())));
+    calls
+}
+
 /// The same by strace: an image is what a successful execve named.
 fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let log = scratch.path("strace");
@@ -83,7 +91,9 @@ fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<S
             calls.entry(image.clone()).or_default().insert(call.to_owned());
         }
         if call == "execve" && !is_resumed {
-            let path = std::fs::canonicalize(rest.split('"').nth(1).unwrap()).unwrap();
+            let path = PathBuf::from(rest.split('"').nth(1).unwrap());
+            // One that is looked for in the wrong folder is not there.
+            let path = std::fs::canonicalize(&path).unwrap_or(path);
             named.insert(pid, path.file_name().unwrap().to_str().unwrap().to_owned());
         }
         if call == "execve" && result == "0" {
@@ -109,7 +119,7 @@ fn the_calls_are_those_that_strace_shows() {
     for command in commands {
         let (_, trace) = trace(&scratch, command);
         assert!(trace.is_complete && trace.gaps.is_empty(), "{command:?}: {:?}", trace.gaps);
-        assert_eq!(by_image(&trace), by_strace(&scratch, command), "{command:?}");
+        assert_eq!(certain(by_image(&trace)), certain(by_strace(&scratch, command)), "{command:?}");
     }
 }
 

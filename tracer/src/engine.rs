@@ -213,10 +213,11 @@ impl Engine {
         };
         let image = self.recorder.image(tid, parent, breakpoint.is_some());
         let space = Space::new(image, breakpoint);
-        let is_filtered = old.is_some_and(|process| process.is_filtered);
+        let (is_filtered, is_stubborn) =
+            old.map_or((false, false), |process| (process.is_filtered, process.is_stubborn));
         // What a filter of known calls lets pass, it lets pass in other programs too.
         let how = if is_filtered && self.plan.known.is_some() { Resume::Continue } else { self.unfiltered() };
-        self.tree.processes.insert(tid, Process { space, how, is_filtered, is_stubborn: false });
+        self.tree.processes.insert(tid, Process { space, how, is_filtered, is_stubborn });
         if let Some(thread) = self.tree.threads.get_mut(&tid) {
             thread.is_in_call = true;
         }
@@ -294,8 +295,11 @@ impl Engine {
     fn before_call(&mut self, tid: Tid, call: &Call) -> io::Result<bool> {
         let is_native = call.arch == kernel::AUDIT_ARCH_X86_64;
         let Some(pid) = self.tree.process_of(tid) else { return Ok(true) };
-        if is_native && i64::try_from(call.nr) == Ok(libc::SYS_ptrace) {
+        if is_native && call.nr.cast_signed() == libc::SYS_ptrace {
             return self.hand_over(tid, call);
+        }
+        if is_native {
+            self.note_own_filter(tid, call);
         }
         if is_native && self.is_quiet(pid) {
             let is_on = self.install(pid, tid, Stand::BeforeCall);
@@ -338,11 +342,12 @@ impl Engine {
         let CallStop::Entry(call) = kernel::call_stop(tid)? else {
             return self.resume(tid, 0);
         };
-        if call.arch == kernel::AUDIT_ARCH_X86_64
-            && i64::try_from(call.nr) == Ok(libc::SYS_ptrace)
-            && !self.hand_over(tid, &call)?
-        {
+        let is_native = call.arch == kernel::AUDIT_ARCH_X86_64;
+        if is_native && call.nr.cast_signed() == libc::SYS_ptrace && !self.hand_over(tid, &call)? {
             return Ok(());
+        }
+        if is_native {
+            self.note_own_filter(tid, &call);
         }
         if self.plan.gate.is_some() {
             return self.decide(tid, &call);

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::facts;
 use crate::filter::{self, Known};
 use crate::inject::{self, Failed, Options, Stand};
-use crate::kernel::{AUDIT_ARCH_X86_64, Call, Resume, Tid};
+use crate::kernel::{self, AUDIT_ARCH_X86_64, Call, Resume, Tid};
 use crate::tree;
 
 /// A call that has stopped a process so often from one place passes from all: the kernel (5.11 and later) then decides it
@@ -24,12 +24,19 @@ const LONGEST_PATH: usize = 4096;
 impl Engine {
     /// Puts a filter into a process; whether it is on. If not, the process goes on without.
     pub(crate) fn install(&mut self, pid: Tid, tid: Tid, stand: Stand) -> bool {
+        let is_filtered = tree::has_filter(pid);
+        let is_ours = self.tree.processes.get(&pid).is_some_and(|process| process.is_filtered);
+        if is_filtered && !is_ours && self.plan.known.is_none() {
+            // Somebody else's, as that of a container: the same holds as for one of the program's own.
+            self.give_up(pid);
+            return false;
+        }
         let known = self.known(pid);
         let Ok(filter) = filter::build(&known) else {
             self.give_up(pid);
             return false;
         };
-        let options = Options { usual: self.options(), is_filtered: tree::has_filter(pid) };
+        let options = Options { usual: self.options(), is_filtered };
         match inject::install(pid, tid, stand, &filter, options) {
             Ok(()) => {
                 if let Some(process) = self.tree.processes.get_mut(&pid) {
@@ -51,6 +58,31 @@ impl Engine {
                     self.fatal = Some(Error::Filter { pid, why: error.to_string() });
                 }
                 false
+            }
+        }
+    }
+
+    /// A program that installs a filter of its own: from now on all its calls stop again, since ours does not see those
+    /// that the other one lets fail.
+    pub(crate) fn note_own_filter(&mut self, tid: Tid, call: &Call) {
+        let [operation, ..] = call.args;
+        let installs = match call.nr.cast_signed() {
+            libc::SYS_seccomp => operation <= u64::from(libc::SECCOMP_SET_MODE_FILTER),
+            libc::SYS_prctl => Ok(operation) == u64::try_from(libc::PR_SET_SECCOMP),
+            _ => false,
+        };
+        if !installs || self.plan.known.is_some() {
+            return;
+        }
+        let Some(pid) = self.tree.process_of(tid) else { return };
+        self.give_up(pid);
+        if let Some(process) = self.tree.processes.get_mut(&pid) {
+            process.how = Resume::Syscall;
+        }
+        for (other, thread) in &self.tree.threads {
+            if thread.process == pid && *other != tid && thread.question.is_none() {
+                // It may be the filter of all threads. One that is gone is told of by wait.
+                let _ = kernel::interrupt(*other);
             }
         }
     }
@@ -85,7 +117,7 @@ impl Engine {
 
     /// Calls that we have to act on, or of which every one is recorded.
     fn always_stops(&self, number: u32) -> bool {
-        let acted_on = i64::from(number) == libc::SYS_ptrace;
+        let acted_on = [libc::SYS_ptrace, libc::SYS_seccomp, libc::SYS_prctl].contains(&i64::from(number));
         let has_paths = || {
             let name = chestnut_analyzer::syscall::SyscallNr(number).name().unwrap_or_default();
             !facts::paths(name).is_empty()

@@ -78,7 +78,8 @@ pub(crate) struct Process {
     pub(crate) how: Resume,
     /// It has a filter of ours.
     pub(crate) is_filtered: bool,
-    /// It cannot get one.
+    /// It cannot get one, or must not: it has one of its own. What that refuses with an error number would not reach
+    /// ours, and would be lost.
     pub(crate) is_stubborn: bool,
 }
 
