@@ -3,17 +3,20 @@
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make bench   time and memory of chestnut-patch, start-up and per-call cost of what it makes
+# make trace-cost      what tracing costs, beside no tracer and beside strace
+# make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
 # What is missing on the machine is installed with apt-get where that is there, and named where it is not.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test judge suites bench build fmt lint unit doc
+.PHONY: help demo test judge suites bench build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PATCHER := $(abspath $(TARGET))/release/chestnut-patch
 EVAL := ../shared/eval
+comma := ,
 
 IN ?= /bin/ls
 ARGS ?= $(if $(filter ls,$(notdir $(IN))),-l /,--version)
@@ -35,10 +38,12 @@ test:
 fmt:
 	cargo fmt --all --check
 
-# The stub's image is compiled by the rewriter's build script; its lints need its own configuration.
+# The stub's images are compiled by the rewriter's build script; their lints need their own configurations.
 lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTFLAGS='--cfg stub_image' cargo clippy -p chestnut-stub --target-dir $(TARGET)/stub-image -- -D warnings
+	RUSTFLAGS='--cfg stub_image --cfg stub_trap' CHESTNUT_CALL_NAMES=/dev/null \
+		cargo clippy -p chestnut-stub --target-dir $(TARGET)/stub-image -- -D warnings
 
 unit:
 	cargo test --workspace
@@ -59,3 +64,12 @@ suites: build
 bench: build
 	@.ci/install-packages bench
 	@benches/run $(PATCHER) $(TARGET)/bench
+
+trace-cost: build
+	@.ci/install-packages bench
+	benches/trace-cost $(dir $(PATCHER))chestnut
+
+trace-compare: build
+	@.ci/install-packages bench
+	benches/trace-against-strace --workloads $(EVAL)/workloads $(dir $(PATCHER))chestnut \
+		$(if $(ONLY),$(subst $(comma), ,$(ONLY)),$(notdir $(wildcard $(EVAL)/workloads/*)))

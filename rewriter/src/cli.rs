@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
     pub(crate) deny: Vec<SyscallNr>,
 
-    /// What happens to a call that is not allowed: kill (default), kill-thread, trap, log or errno:NAME.
+    /// What happens to a call that is not allowed: kill (default), kill-thread, trap (says which call it was, then kills),
+    /// log (lets it pass, for the kernel's log) or errno:NAME.
     #[arg(long, value_name = "ACTION")]
     pub(crate) action: Option<Action>,
 

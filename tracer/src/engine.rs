@@ -106,7 +106,7 @@ impl Engine {
             _ if self.tree.threads.get(&tid).is_some_and(|thread| thread.is_leaving) => self.let_go(tid, event),
             Event::Call => self.call_stop(tid),
             Event::Signal(signal) => self.signal(tid, signal),
-            Event::Event(event, signal) => self.event(tid, event, signal),
+            Event::Special(event, signal) => self.event(tid, event, signal),
         };
         unless_gone(result).map_err(|source| Error::Request { tid, what: "an event could not be handled", source })
     }

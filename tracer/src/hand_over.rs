@@ -70,13 +70,13 @@ impl Engine {
     /// A stop of a thread that is to be let go.
     pub(crate) fn let_go(&mut self, tid: Tid, event: Event) -> io::Result<()> {
         match event {
-            Event::Event(libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE, _) => {
+            Event::Special(libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE, _) => {
                 let child = Tid::try_from(kernel::event_message(tid)?).unwrap_or(0);
                 self.adopt(tid, child);
                 self.leave(tid, 0)
             }
             // At the end of an execution nothing of the old program is left; the next stop will do.
-            Event::Event(libc::PTRACE_EVENT_EXEC, _) => {
+            Event::Special(libc::PTRACE_EVENT_EXEC, _) => {
                 self.executed(tid)?;
                 if let Some(thread) = self.tree.threads.get_mut(&tid) {
                     thread.is_leaving = true;

@@ -128,12 +128,14 @@ impl Guest {
             kernel::resume(self.tid, Resume::Syscall, 0)?;
             match kernel::wait_event(self.tid)? {
                 Event::Call if kernel::call_stop(self.tid)? == CallStop::Exit => return Ok(()),
-                Event::Call | Event::Event(libc::PTRACE_EVENT_SECCOMP, _) => {}
-                event @ (Event::Gone(_) | Event::Event(libc::PTRACE_EVENT_EXIT, _)) => return Err(Failed::Gone(event)),
-                Event::Signal(signal) | Event::Event(libc::PTRACE_EVENT_STOP, signal) if signal != libc::SIGTRAP => {
+                Event::Call | Event::Special(libc::PTRACE_EVENT_SECCOMP, _) => {}
+                event @ (Event::Gone(_) | Event::Special(libc::PTRACE_EVENT_EXIT, _)) => {
+                    return Err(Failed::Gone(event));
+                }
+                Event::Signal(signal) | Event::Special(libc::PTRACE_EVENT_STOP, signal) if signal != libc::SIGTRAP => {
                     self.missed = Some(signal);
                 }
-                Event::Event(..) | Event::Signal(_) => {}
+                Event::Special(..) | Event::Signal(_) => {}
             }
         }
     }

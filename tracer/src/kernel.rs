@@ -63,7 +63,7 @@ pub(crate) enum Event {
     /// Before or behind a call.
     Call,
     /// `PTRACE_EVENT_*`, with the signal of the stop.
-    Event(c_int, c_int),
+    Special(c_int, c_int),
     /// A signal is about to be delivered.
     Signal(c_int),
 }
@@ -75,7 +75,7 @@ const fn event_of(status: c_int) -> Event {
     match (status >> 16, libc::WSTOPSIG(status)) {
         (0, stop) if stop == libc::SIGTRAP | 0x80 => Event::Call,
         (0, signal) => Event::Signal(signal),
-        (event, signal) => Event::Event(event, signal),
+        (event, signal) => Event::Special(event, signal),
     }
 }
 

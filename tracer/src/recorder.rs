@@ -41,6 +41,12 @@ pub(crate) struct Entry {
     paths: BTreeSet<String>,
 }
 
+/// Device, inode and time of the last change.
+type FileKey = (u64, u64, i64, i64);
+
+/// A file, and SHA-256 of what it was before it was patched.
+type Identity = (FileIdentity, Option<String>);
+
 type SiteKey = (usize, Phase, Architecture, u64, PathBuf, u64, Option<Refusal>);
 
 /// What has been seen.
@@ -52,7 +58,7 @@ pub(crate) struct Recorder {
     entries: Vec<Entry>,
     sites: HashMap<SiteKey, usize>,
     modules: HashMap<(String, u64), Rc<Module>>,
-    identities: HashMap<(u64, u64, i64, i64), (FileIdentity, Option<String>)>,
+    identities: HashMap<FileKey, Identity>,
     gaps: Vec<String>,
     /// How many calls have stopped a program.
     pub(crate) stops: u64,
@@ -144,7 +150,7 @@ impl Recorder {
         std::iter::successors(from.and_then(|id| self.images.get(id)), |image| self.images.get(image.parent?))
     }
 
-    fn identity(&mut self, pid: Tid) -> (FileIdentity, Option<String>) {
+    fn identity(&mut self, pid: Tid) -> Identity {
         let link = PathBuf::from(format!("/proc/{pid}/exe"));
         let path = std::fs::read_link(&link).map_or_else(|_| PathBuf::from("[gone]"), |path| module::living(&path));
         let key = std::fs::metadata(&link).ok().map(|data| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec()));
