@@ -73,7 +73,9 @@ fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<S
     for line in log.lines() {
         let (pid, rest) = line.split_once(' ').unwrap();
         let rest = rest.trim_start();
-        if !rest.starts_with(['+', '-']) {
+        if let Some(other) = rest.strip_prefix("+++ superseded by execve in pid ") {
+            lines.push((pid, rest, "superseded", other.trim_end_matches(" +++"), true));
+        } else if !rest.starts_with(['+', '-']) {
             let call = rest.trim_start_matches("<... ").split(['(', ' ']).next().unwrap();
             let result = rest.rsplit_once("= ").map_or("", |(_, result)| result);
             lines.push((pid, rest, call, result, rest.starts_with("<...")));
@@ -84,6 +86,11 @@ fn by_strace(scratch: &Scratch, command: &[&str]) -> BTreeMap<String, BTreeSet<S
     let parents: BTreeMap<&str, &str> =
         lines.iter().filter(|line| is_fork(line.2)).map(|line| (line.3, line.0)).collect();
     for (pid, rest, call, result, is_resumed) in lines {
+        if call == "superseded" {
+            // Another thread has executed a program, and has this one's number from now on.
+            named.insert(pid, named[result].clone());
+            continue;
+        }
         if let Some(image) = parents.get(pid).and_then(|parent| images.get(parent)).cloned() {
             images.entry(pid).or_insert(image);
         }
@@ -108,13 +115,15 @@ fn the_calls_are_those_that_strace_shows() {
     let scratch = Scratch::new();
     let traced = build(&scratch);
     let traced = traced.to_str().unwrap();
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 8] = [
         &["/bin/sh", "-c", "ls / | wc -l; id; exit 3"],
         &["/usr/bin/find", "/etc/apt", "-exec", "stat", "{}", ";"],
         &[traced, "threads"],
         &[traced, "children"],
         &[traced, "own-filter"],
         &[traced, "late"],
+        &[traced, "heavy"],
+        &[traced, "thread-exec"],
     ];
     for command in commands {
         let (_, trace) = trace(&scratch, command);
@@ -129,7 +138,8 @@ fn programs_behave_as_without_a_tracer() {
     let scratch = Scratch::new();
     let traced = build(&scratch);
     let traced = traced.to_str().unwrap();
-    for mode in ["threads", "children", "tracer", "own-filter", "signals", "foreign", "parent"] {
+    for mode in ["threads", "children", "tracer", "own-filter", "signals", "foreign", "parent", "heavy", "thread-exec"]
+    {
         let alone = Command::new(traced).arg(mode).output().unwrap();
         let (below, _) = trace(&scratch, &[traced, mode]);
         assert_eq!(text(&below.stdout), text(&alone.stdout), "{mode}");
@@ -205,6 +215,45 @@ fn what_a_filter_refuses_is_seen() {
     assert_eq!(refused, ["getppid"]);
 }
 
+/// With a policy only what lies outside it is recorded, from the entry point on; the loader's calls are.
+#[test]
+fn what_a_policy_allows_is_known() {
+    let scratch = Scratch::new();
+    let traced = build(&scratch);
+    let mut policy = denying(&["getpgid"]);
+    policy.program.sha256 = chestnut_tracer::program_sha256(&programs::read(&traced));
+    let (file, output) = (scratch.path("policy"), scratch.path("trace"));
+    std::fs::write(&file, serde_json::to_string(&policy).unwrap()).unwrap();
+    let words = ["--policy", file.to_str().unwrap(), "-o", output.to_str().unwrap(), "--", traced.to_str().unwrap()];
+    let status = chestnut(&["trace", "-q"]).args(words).arg("heavy").status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let found = Trace::read(&output).unwrap();
+    assert!(found.header.known.len() > 300);
+    let after = found.calls.values().filter(|call| call.phase == Phase::After);
+    assert_eq!(after.map(|call| call.call.as_str()).collect::<Vec<_>>(), ["getpgid"]);
+    assert!(found.calls.values().any(|call| call.phase == Phase::Before));
+}
+
+#[test]
+fn paths_are_kept_where_they_are_wanted() {
+    let scratch = Scratch::new();
+    let output = scratch.path("trace");
+    let words = ["trace", "-q", "--paths", "-o", output.to_str().unwrap(), "--", "cat", "/etc/debian_version"];
+    assert!(chestnut(&words).output().unwrap().status.success());
+    let text = std::fs::read_to_string(output).unwrap();
+    assert!(text.contains(r#""path":"/etc/debian_version"}"#), "{text}");
+}
+
+/// Below another tracer there is none.
+#[test]
+fn who_may_not_trace_is_told_so() {
+    let words = ["-f", "-o", "/dev/null", env!("CARGO_BIN_EXE_chestnut"), "trace", "--", "true"];
+    let output = Command::new("strace").args(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let message = text(&output.stderr);
+    assert!(message.contains("may not trace others") && message.lines().count() == 1, "{message}");
+}
+
 fn start(command: &mut Command) -> Child {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut ready = [0; 6];
@@ -266,7 +315,7 @@ fn a_running_process_is_traced_and_let_go() {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("TracerPid:\t0\n") && status.contains("State:\tS"), "{status}");
     assert_eq!(busy.wait().unwrap().code(), Some(8));
-    let calls = by_image(&Trace::read(&file).unwrap());
+    let calls = certain(by_image(&Trace::read(&file).unwrap()));
     assert_eq!(calls["traced"], BTreeSet::from(["clock_nanosleep".to_owned(), "getppid".to_owned()]));
 }
 

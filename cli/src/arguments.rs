@@ -34,7 +34,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Compares traces with a policy; adds what the policy lacks, takes away what was never used.
     Refine(Refine),
-    /// Runs a program under a policy without killing it: what is not allowed is asked about, or recorded.
+    /// Runs a program under a policy without killing it: what is not allowed is asked about, or recorded. No barrier
+    /// against a hostile program: the answer is by number and registers, and memory can change after it.
     Run(Run),
     /// Says what the kernel's log of a refused call means, and what would allow the call.
     ExplainViolation(ExplainViolation),

@@ -142,7 +142,9 @@ extern "C" fn handle(_: usize, info: *const u8, context: *const u8) -> ! {
         syscall::exit(EXIT_STATUS);
     }
     // SAFETY: the same.
-    let (number, arch) = unsafe { (word(info, SI_SYSCALL), word(info, SI_ARCH)) };
+    let number = unsafe { word(info, SI_SYSCALL) };
+    // SAFETY: the same.
+    let arch = unsafe { word(info, SI_ARCH) };
     // SAFETY: the same.
     let address = unsafe { long(info, SI_CALL_ADDR) };
     let mut line = Line { bytes: [const { MaybeUninit::uninit() }; LINE_LENGTH], length: 0 };

@@ -123,6 +123,44 @@ static int late(void) {
 	return 0;
 }
 
+static void *often(void *unused) {
+	for (int i = 0; i < 50000; i++) syscall(SYS_getppid);
+	return unused;
+}
+
+/* Many calls in threads, then in a child, which makes a new one and becomes another program. */
+static int heavy(void) {
+	pthread_t all[8];
+	for (int i = 0; i < 8; i++) if (pthread_create(&all[i], 0, often, 0)) return 1;
+	for (int i = 0; i < 8; i++) pthread_join(all[i], 0);
+	pid_t child = fork();
+	if (child == 0) {
+		often(0);
+		syscall(SYS_getpgid, 0);
+		execl("/bin/true", "true", (char *)0);
+	}
+	wait(0);
+	return syscall(SYS_getsid, 0) < 0;
+}
+
+static void *other_program(void *unused) {
+	execl("/bin/echo", "echo", "of a thread", (char *)0);
+	return unused;
+}
+
+static void *sleeper(void *unused) {
+	for (;;) pause();
+	return unused;
+}
+
+/* A thread that is not the first becomes the process. */
+static int thread_exec(void) {
+	pthread_t one;
+	for (int i = 0; i < 5; i++) if (pthread_create(&one, 0, sleeper, 0)) return 1;
+	pthread_create(&one, 0, other_program, 0);
+	for (;;) pause();
+}
+
 static int foreign(void) {
 	long result;
 	__asm__ volatile("int $0x80" : "=a"(result) : "a"(20) : "memory");
@@ -161,7 +199,7 @@ static int busy(void) {
 int main(int count, char **words) {
 	static const struct { const char *name; int (*run)(void); } all[] = {
 		{"threads", threads}, {"children", children}, {"tracer", tracer}, {"own-filter", own_filter},
-		{"signals", signals}, {"late", late}, {"foreign", foreign}, {"parent", parent},
+		{"signals", signals}, {"late", late}, {"foreign", foreign}, {"heavy", heavy}, {"thread-exec", thread_exec}, {"parent", parent},
 		{"stubborn", stubborn}, {"busy", busy}};
 	for (size_t i = 0; count > 1 && i < sizeof all / sizeof *all; i++)
 		if (!strcmp(words[1], all[i].name)) return all[i].run();
