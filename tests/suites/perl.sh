@@ -22,11 +22,11 @@ mkdir -p "$WORK/original"
 cp --remove-destination -L /usr/bin/perl "$WORK/original/perl"
 patch_program "$WORK/original/perl" "$WORK/patched/perl" --exec-target self "${others[@]}" --ignore-unresolved
 
-# Tests leave files in t/ and in the folder of the extension: each gets copies of these, the rest of the tree is linked.
+# Tests leave files in t/ and in the folder of the extension: each gets folders of its own; all else is linked.
 unit() {
 	local run log=$3 status=0 extension
 	run=$(scratch "$1" "$2")
-	ln -s "$tree"/* "$run" && rm "$run/t" && cp -a "$tree/t" "$run/t"
+	ln -s "$tree"/* "$run" && rm "$run/t" && cp -al "$tree/t" "$run/t"
 	extension=$(sed -n 's#^\.\./\([a-z]*/[^/]*\)/.*#\1#p' <<<"$2")
 	if [[ $extension && $extension != lib/* ]]; then
 		rm "$run/${extension%/*}" && mkdir "$run/${extension%/*}"
@@ -36,9 +36,13 @@ unit() {
 	chmod -R a+rwX "$run/t" "$run/$extension"
 	(cd "$run/t" && LC_ALL=C PERL_TEST_MEMORY='' alone 600 "${as_user[@]}" ./perl -I../lib TEST -v "$2") >"$log" 2>&1 || status=$?
 	export LC_ALL=C
-	sed -n 's/^\(ok\|not ok\)\b *\([0-9]*\)\(.*# *TODO\)\{0,1\}.*/\2 \1\3/p' "$log" |
-		awk -v unit="$2" '{ n = $1; $1 = ""; sub(/ .*# *TODO/, " TODO"); print unit "#" n $0 }'
-	echo "$2 ends with $status$(sed -n 's/^.*\(skipped.*\)/, \1/p' "$log" | head -n 1)"
+	awk -v unit="$2" '/^(not )?ok( |$)/ {
+		count++
+		how = $1 == "not" ? "not ok" : "ok"
+		number = $(how == "ok" ? 2 : 3)
+		print unit "#" (number ~ /^[0-9]+$/ ? number : "unnumbered-" count), how ($0 ~ /# *TODO/ ? " TODO" : "")
+	}' "$log"
+	echo "$2 ends with $status$(sed -n 's/^1\.\.0 *# *\([Ss]kip.*\)/, \1/p;T;q' "$log")"
 	rm -rf "$run"
 }
 
@@ -47,5 +51,5 @@ extensions=(cpan/{Digest-MD5,Digest-SHA,File-Temp,IO-Socket-IP,IPC-Cmd,IPC-SysV,
 	ext/{DynaLoader,Errno,Fcntl,File-DosGlob,File-Find,File-Glob,FileCache,I18N-Langinfo,IPC-Open3,POSIX}
 	ext/{PerlIO-encoding,PerlIO-scalar,PerlIO-via,SDBM_File,Sys-Hostname})
 mapfile -t units < <(cd "$tree/t" && ls {base,cmd,comp,io,lib,mro,op,opbasic,perf,re,run,uni}/*.t ../lib/*.t
-	for extension in "${extensions[@]}"; do ls "../$extension"/t/*.t "../$extension"/*.t 2>/dev/null; done)
+	for extension in "${extensions[@]}"; do compgen -G "../$extension/t/*.t" || true; done)
 compare "${units[@]}"
