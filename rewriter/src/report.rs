@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use chestnut_analyzer::policy::{FileIdentity, Policy};
+use chestnut_analyzer::policy::{AllowedCall, Evidence, FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::Rewritten;
 use chestnut_rewriter::command_line::{location_text, site_text};
@@ -32,13 +32,16 @@ impl Report<'_> {
         SyscallNr::all_known().filter(|call| !allowed.contains(call)).count()
     }
 
-    /// How many executed programs are in it.
+    /// How many executed programs are in it, and how many calls are there for their sake only.
     fn executed(&self) -> String {
-        match self.policy.executed.len() {
+        let is_foreign = |call: &&AllowedCall| matches!(call.evidence, Evidence::Executed { .. });
+        let calls = self.policy.allowed.values().filter(is_foreign).count();
+        let programs = match self.policy.executed.len() {
             0 => String::new(),
             1 => ", and a program that it executes".to_owned(),
             number => format!(", and {number} programs that it executes"),
-        }
+        };
+        if calls == 0 { programs } else { format!("{programs}; {calls} of the calls for the sake of what it executes only") }
     }
 
     /// For a person.
