@@ -141,7 +141,7 @@ fn spread(
     depth: usize,
 ) -> Option<Vec<(FunctionKey, CallSite)>> {
     let read_by_own = callers.live_in(callee);
-    let stack_read_by_own = callers.stack_read(callee);
+    let stack_read_by_own = callers.stack_read(callee, 0);
     let is_narrow = !callers.program.module(callee.0)?.image.is_position_independent();
     let mut found = Vec::new();
     let mut done: BTreeSet<(FunctionKey, Source)> = BTreeSet::new();

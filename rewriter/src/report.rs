@@ -41,7 +41,11 @@ impl Report<'_> {
             1 => ", and a program that it executes".to_owned(),
             number => format!(", and {number} programs that it executes"),
         };
-        if calls == 0 { programs } else { format!("{programs}; {calls} of the calls for the sake of what it executes only") }
+        if calls == 0 {
+            programs
+        } else {
+            format!("{programs}; {calls} of the calls for the sake of what it executes only")
+        }
     }
 
     /// For a person.

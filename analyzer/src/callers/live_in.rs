@@ -77,9 +77,12 @@ pub(crate) type Results = Rc<[(Vaddr, Value)]>;
 #[derive(Debug, Default)]
 pub(super) struct LiveIn {
     registers: RefCell<FxHashMap<FunctionKey, u16>>,
-    /// Bytes of arguments on the stack.
-    stack: RefCell<FxHashMap<FunctionKey, i64>>,
+    /// Bytes of arguments on the stack, by how many tail calls away the function was.
+    stack: RefCell<FxHashMap<(FunctionKey, usize), i64>>,
 }
+
+/// So many tail calls are followed to see what reads arguments on the stack.
+const MOST_TAIL_CALLS: usize = 4;
 
 /// Bytes from the stack pointer at the entry to the first argument on the stack (psABI 3.2.2).
 const FIRST_STACK_ARGUMENT: i64 = 8;
@@ -147,23 +150,24 @@ impl<'a, 'data> Callers<'a, 'data> {
     #[must_use]
     pub fn stack_read_by(&self, module: ModuleId, call: &Instruction) -> i64 {
         match callee(call).and_then(|callee| self.entered(module, callee)) {
-            Some(Entered::Functions(keys)) => keys.into_iter().map(|key| self.stack_read(key)).max().unwrap_or(0),
+            Some(Entered::Functions(keys)) => keys.into_iter().map(|key| self.stack_read(key, 0)).max().unwrap_or(0),
             Some(Entered::Reading(_)) => 0,
             None => i64::MAX,
         }
     }
 
-    /// How many bytes of arguments on the stack a function may read.
-    pub(crate) fn stack_read(&self, key: FunctionKey) -> i64 {
-        let known = self.live_in.stack.borrow().get(&key).copied();
-        known.unwrap_or_else(|| {
-            let found = self.find_stack_read(key).unwrap_or(i64::MAX);
-            self.live_in.stack.borrow_mut().insert(key, found);
-            found
-        })
+    /// How many bytes of arguments on the stack a function may read that is `depth` tail calls away.
+    pub(crate) fn stack_read(&self, key: FunctionKey, depth: usize) -> i64 {
+        if let Some(&known) = self.live_in.stack.borrow().get(&(key, depth)) {
+            return known;
+        }
+        let found = if depth < MOST_TAIL_CALLS { self.find_stack_read(key, depth) } else { None };
+        let found = found.unwrap_or(i64::MAX);
+        self.live_in.stack.borrow_mut().insert((key, depth), found);
+        found
     }
 
-    fn find_stack_read(&self, key: FunctionKey) -> Option<i64> {
+    fn find_stack_read(&self, key: FunctionKey, depth: usize) -> Option<i64> {
         let code = self.code(key.0)?;
         let function = self.program.module(key.0)?.summary.functions().function(key.1)?;
         let (instructions, cfg) = code.control_flow(function);
@@ -172,10 +176,14 @@ impl<'a, 'data> Callers<'a, 'data> {
         let is_jump = |i: &Instruction| {
             leaves(function, i) && !matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
         };
-        if instructions.iter().any(is_jump) || function.undecodable.is_some() {
+        if function.undecodable.is_some() {
             return None;
         }
         let mut bytes = 0;
+        for jump in instructions.iter().filter(|i| is_jump(i)) {
+            let Entered::Functions(keys) = self.entered(key.0, callee(jump)?)? else { return None };
+            bytes = keys.into_iter().map(|key| self.stack_read(key, depth + 1)).fold(bytes, i64::max);
+        }
         dataflow::observe(&code.memory(), &instructions, &cfg, has_memory, |instruction, _, state| {
             let base = instruction.memory_base();
             let is_lost = matches!(base, Register::RSP | Register::RBP) && state.register(base).atoms().is_none();
