@@ -102,3 +102,21 @@ fn a_launcher_is_warned_about_until_its_targets_are_named() {
     let policy: Policy = serde_json::from_slice(&std::fs::read(policy).unwrap()).unwrap();
     assert_eq!(policy.executed.first().map(|file| file.path.as_path()), Some(Path::new("/usr/bin/stat")));
 }
+
+/// Refused on its own account; for those who execute it, it is one more program of which not all is known.
+#[test]
+fn numbers_that_an_executed_program_is_given_are_assumed_not_to_matter() {
+    let scratch = Scratch::new();
+    let given = scratch.build("gcc -O2", "number.c", "given");
+    let refused = run(env!("CARGO_BIN_EXE_chestnut-patch"), &["--list", given.to_str().unwrap()]);
+    assert!(text(&refused.stderr).contains("with a number that is not known"), "{}", text(&refused.stderr));
+    let program = executing(&scratch, &given, "program");
+    let policy = scratch.path("policy.json");
+    let (patched, said) = patch(&scratch, &program, "patched", &["--emit-policy", policy.to_str().unwrap()]);
+    assert!(said.starts_with("warning: ") && said.contains("given in main+"), "{said}");
+    assert_eq!(says(&patched, &[]), says(&program, &[]));
+    let policy: Policy = serde_json::from_slice(&std::fs::read(policy).unwrap()).unwrap();
+    assert!(policy.unresolved.is_empty(), "{:?}", policy.unresolved);
+    let expected = format!("{} needs no other calls", given.display());
+    assert!(policy.assumptions.iter().any(|assumption| assumption.text.starts_with(&expected)));
+}

@@ -320,8 +320,9 @@ impl Analysis<'_> {
             for (call, entry) in executed.calls(is_own) {
                 allowed.entry(call).or_insert(entry);
             }
-            // Of one with a filter of its own, those up to its entry point: that filter decides the others.
-            unresolved.extend(executed.part.calls.unresolved.iter().cloned());
+            if is_own || executed.is_loader {
+                unresolved.extend(executed.part.calls.unresolved.iter().cloned());
+            }
             assumptions.extend(executed.assumptions(is_own));
             files.add(&executed.part, !executed.is_loader);
         }
@@ -381,6 +382,20 @@ impl ExecutedPart {
             let text =
                 format!("what {} executes needs no other calls than those that are allowed", self.program().display());
             assumptions.insert(Assumption { text, ..open.clone() });
+        }
+        // What is not known of another program weighs no more than a program that is not known: it may be what a script
+        // gives it. Of one with a filter of its own these are sites up to its entry point.
+        let unknown = &self.part.calls.unresolved;
+        if let Some(first) = unknown.first().filter(|_| !is_own && !self.is_loader) {
+            let program = self.program();
+            let text = format!(
+                "{} needs no other calls than those that are allowed, although the numbers of {} are not known",
+                program.display(),
+                unknown.len()
+            );
+            let flag = Some("--allow".to_owned());
+            let site = Some(first.site.clone());
+            assumptions.insert(Assumption { kind: AssumptionKind::OpenExec, text, site, flag });
         }
         assumptions
     }

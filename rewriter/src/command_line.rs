@@ -153,7 +153,7 @@ impl AnalysisFlags {
         let more = places.len().saturating_sub(1);
         let others = if more == 0 { String::new() } else { format!(" and {more} more") };
         Some(format!(
-            "warning: programs are executed whose names are not known ({first}{others}): they may make only the system \
+            "warning: programs are executed whose names or calls are not all known ({first}{others}): they may make only the system \
              calls that are allowed here; --exec-target PATH adds what one of them needs, --exec deny forbids executions"
         ))
     }
