@@ -2,6 +2,7 @@
 # make test    everything that must hold: formatting, lints, all tests, documentation
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
+# make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
 # make bench   time and memory of chestnut-patch, start-up and per-call cost of what it makes
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test judge suites bench build fmt lint unit doc trace-cost trace-compare
+.PHONY: help demo test judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -60,6 +61,10 @@ SUITE ?= sqlite3 redis nginx coreutils bash perl python3
 
 suites: build
 	@SUITES_WORK=$(or $(SUITES_WORK),$(abspath $(TARGET))/suites) ONLY='$(ONLY)' tests/suites/run $(PATCHER) $(SUITE)
+
+corpus: build
+	@type jq >/dev/null || .ci/install-packages judge
+	@INSTALL='$(INSTALL)' tests/corpus/run $(dir $(PATCHER))chestnut $(TARGET)/corpus
 
 bench: build
 	@.ci/install-packages bench
