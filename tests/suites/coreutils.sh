@@ -27,7 +27,7 @@ for name in "${programs[@]}"; do
 	patch_program "$(path_of "$name")" "$WORK/patched/$name"
 	plain+=(--exec-target "$WORK/patched/$name")
 done
-mapfile -t others < <(targets bash chroot dash env gawk grep gzip nice nohup sed sh sort split stdbuf strip timeout)
+mapfile -t others < <(targets bash chroot dash env gawk grep gzip nice nohup sed sh sort split stdbuf strace strip timeout)
 for name in "${programs[@]}"; do
 	[[ $launchers != *" $name "* ]] || patch_program "$(path_of "$name")" "$WORK/patched/$name" --exec-target self "${plain[@]}" "${others[@]}"
 	cp --remove-destination "$(path_of "$name")" "$WORK/original/$name"
@@ -71,8 +71,8 @@ unit() {
 as_root=({chown/basic,cp/preserve-gid,cp/special-bits,id/setgid,install/install-C-root,ls/nameless-uid,misc/chroot-credentials}.sh
 	{misc/truncate-owned-by-other,mv/sticky-to-xpart,rm/fail-2eperm,rm/no-give-up,touch/now-owned-by-other}.sh)
 printf 'include Makefile\nlist-of-tests:\n\t@printf "%%s\\n" $(all_tests)\n' >"$WORK/list.mk"
-mapfile -t units < <(cd "$source" && make -s -f "$WORK/list.mk" list-of-tests 2>"$WORK/list.log" | sed -n 's#^tests/##p' | sort -u
-	printf '%s\n' "${as_root[@]}")
+mapfile -t units < <({ make -C "$source" -s -f "$WORK/list.mk" list-of-tests 2>"$WORK/list.log" | sed -n 's#^tests/##p'
+	printf '%s\n' "${as_root[@]}"; } | sort -u)
 ((${#units[@]} > 100)) || fail "no list of tests"
 # Valgrind runs in the process of the program, and its own calls are not among those that the program needs.
 mapfile -t valgrind < <(cd "$source/tests" && grep -rl '^ *require_valgrind_' --include='*.sh' | sort)

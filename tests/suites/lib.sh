@@ -158,6 +158,7 @@ left_out() {
 # A unit whose results are not the same is run up to three times.
 tried() {
 	local try side unit=$1 name=${1//\//%}
+	name=${name/#..%/up%}
 	for try in 1 2 3; do
 		for side in original patched; do
 			mkdir -p "$WORK/results/$side/$try" "$WORK/logs/$side/$try"
