@@ -11,6 +11,8 @@ mod followed;
 mod gaps;
 mod switch_table;
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
 use rayon::prelude::*;
 
@@ -154,8 +156,8 @@ pub struct Functions {
     functions: Vec<Function>,
     /// Where each starts: what look-ups go through.
     starts: Vec<Vaddr>,
-    /// For each function, the greatest end among it and those before it: bounds the search backwards.
-    covered_until: Vec<Vaddr>,
+    /// Whose body holds what: where a piece starts, and the function with the highest start among those that hold it.
+    pieces: Vec<(Vaddr, Option<FunctionId>)>,
 }
 
 impl Functions {
@@ -177,15 +179,9 @@ impl Functions {
         let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
         functions.sort_by_key(|f| (f.start, f.evidence == StartEvidence::Reference));
         functions.dedup_by_key(|f| f.start);
-        let covered_until = functions
-            .iter()
-            .scan(Vaddr(0), |most, f| {
-                *most = f.extents.iter().map(|&(_, end)| end).fold(*most, Vaddr::max);
-                Some(*most)
-            })
-            .collect();
+        let pieces = pieces(&functions);
         let starts = functions.iter().map(|f| f.start).collect();
-        let mut found = Self { functions, starts, covered_until };
+        let mut found = Self { functions, starts, pieces };
         found.resolve_jump_tables(image);
         found
     }
@@ -205,18 +201,11 @@ impl Functions {
     /// The function that starts at `at`, else one whose body holds it.
     #[must_use]
     pub fn at(&self, at: Vaddr) -> Option<FunctionId> {
-        let behind = self.starts.partition_point(|&start| start <= at);
-        let mut index = behind;
-        while let Some(before) = index.checked_sub(1) {
-            if self.starts.get(before) == Some(&at) || self.functions.get(before)?.contains(at) {
-                return u32::try_from(before).ok().map(FunctionId);
-            }
-            if self.covered_until.get(before).is_none_or(|&end| end <= at) {
-                return None;
-            }
-            index = before;
+        if let Ok(index) = self.starts.binary_search(&at) {
+            return u32::try_from(index).ok().map(FunctionId);
         }
-        None
+        let behind = self.pieces.partition_point(|(start, _)| *start <= at);
+        behind.checked_sub(1).and_then(|index| self.pieces.get(index)).and_then(|(_, id)| *id)
     }
 
     /// Whether a function starts exactly at `at`.
@@ -242,6 +231,35 @@ impl Functions {
             }
         }
     }
+}
+
+/// Cuts the address space where bodies start and end.
+fn pieces(functions: &[Function]) -> Vec<(Vaddr, Option<FunctionId>)> {
+    // At each address, the bodies that end there and those that start.
+    let mut changes: Vec<(Vaddr, bool, u32)> = Vec::new();
+    for (id, function) in (0_u32..).zip(functions) {
+        for &(start, end) in function.extents.iter().filter(|(start, end)| start < end) {
+            changes.push((start, true, id));
+            changes.push((end, false, id));
+        }
+    }
+    changes.sort_unstable();
+    let mut held: BTreeSet<u32> = BTreeSet::new();
+    let mut pieces: Vec<(Vaddr, Option<FunctionId>)> = Vec::new();
+    for (at, starts, id) in changes {
+        if starts {
+            held.insert(id);
+        } else {
+            held.remove(&id);
+        }
+        let holder = held.last().copied().map(FunctionId);
+        match pieces.last_mut() {
+            Some(last) if last.0 == at => last.1 = holder,
+            Some(last) if last.1 == holder => {}
+            _ => pieces.push((at, holder)),
+        }
+    }
+    pieces
 }
 
 /// Where the next description behind `frame` starts.
