@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
@@ -21,7 +21,7 @@ use crate::elf::{Image, LandingPad};
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
-use crate::never_return::{self, NEVER_RETURN};
+use crate::never_return::{self, NEVER_RETURN, RETURN_TWICE};
 use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, caller_saved};
 use crate::table_jumps::{self, TableJumps};
 
@@ -30,6 +30,12 @@ const MAX_DEPTH: usize = 3;
 
 /// How many levels of callees are looked at to tell what a call changes.
 const MAX_CALLEES: usize = 4;
+
+/// Larger functions are no `setjmp`.
+const LARGEST_SETJMP: u64 = 1024;
+
+/// A function that stores so many callee-saved registers saves its caller's context.
+const FEWEST_SAVED: u32 = 3;
 
 /// Answers by function and by how deep the question was nested, so that they do not depend on who asked first.
 type Memo<T> = Mutex<HashMap<(FunctionId, usize), T, FxBuildHasher>>;
@@ -45,6 +51,7 @@ pub struct Code<'a, 'data> {
     /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
     interior: &'a [Vaddr],
     returns: Memo<bool>,
+    returns_twice: Memo<bool>,
     changes: Memo<u16>,
     jumps: Mutex<FxHashMap<Vaddr, Arc<TableJumps>>>,
     entries: OnceLock<Vec<Vaddr>>,
@@ -61,6 +68,7 @@ impl<'a, 'data> Code<'a, 'data> {
             data,
             interior,
             returns: Mutex::default(),
+            returns_twice: Mutex::default(),
             changes: Mutex::default(),
             jumps: Mutex::default(),
             entries: OnceLock::new(),
@@ -186,10 +194,10 @@ impl<'a, 'data> Code<'a, 'data> {
             let function = target.and_then(|at| self.image.go_table()?.function_at(at));
             let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
             let passed = GO_ARGUMENTS.into_iter().fold(passed, |set, register| set | bit(register));
-            return CallEffect { changed: all, passed, stack, has_result: false };
+            return CallEffect { changed: all, passed, stack, has_result: false, returns_twice: false };
         }
         let changed = target.map_or_else(caller_saved, |at| self.changed_behind(at, 0));
-        CallEffect { changed, passed, stack: 0, has_result: true }
+        CallEffect { changed, passed, stack: 0, has_result: true, returns_twice: self.may_return_twice(call, 0) }
     }
 
     /// The registers that may have changed when a call comes back.
@@ -304,13 +312,74 @@ impl<'a, 'data> Code<'a, 'data> {
 
     /// Whether the pointer at `slot` is one to a function that is known not to return.
     fn never_returns(&self, slot: Vaddr) -> bool {
+        self.is_named_in(slot, &NEVER_RETURN)
+    }
+
+    /// Whether the pointer at `slot` is one to a function of another file with one of these names.
+    fn is_named_in(&self, slot: Vaddr, names: &[&[u8]]) -> bool {
         match self.data.pointer_at(slot) {
             Some(PointerTarget::Symbol(index, 0)) => {
                 let symbol = usize::try_from(index).ok().and_then(|index| self.image.symbols().get(index));
-                symbol.is_some_and(|symbol| NEVER_RETURN.contains(&symbol.name))
+                symbol.is_some_and(|symbol| names.contains(&symbol.name))
             }
             _ => false,
         }
+    }
+
+    /// Whether control may get behind a call, or what a jump enters, more than once.
+    fn may_return_twice(&self, call: &Instruction, depth: usize) -> bool {
+        let at = match callee(call) {
+            Some(Callee::Direct(at)) => at,
+            Some(Callee::Through(slot)) => match self.data.pointer_at(slot) {
+                Some(PointerTarget::Local(at)) => at,
+                _ => return self.is_named_in(slot, &RETURN_TWICE),
+            },
+            Some(Callee::Computed) | None => return false,
+        };
+        let Some(id) = self.functions.at(at).filter(|_| depth < MAX_DEPTH && self.functions.starts_at(at)) else {
+            return false;
+        };
+        if let Some(known) = self.returns_twice.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
+            return known;
+        }
+        let answer = self.functions.function(id).is_some_and(|function| self.saves_context(function, depth));
+        if let Ok(mut memo) = self.returns_twice.lock() {
+            memo.insert((id, depth), answer);
+        }
+        answer
+    }
+
+    /// Whether a function has the name or the form of `setjmp`: it stores callee-saved registers, as they are at its
+    /// entry, behind its first argument; or it jumps to such a one.
+    fn saves_context(&self, function: &Function, depth: usize) -> bool {
+        let size =
+            function.extents.iter().map(|(start, end)| end.0.saturating_sub(start.0)).fold(0, u64::saturating_add);
+        let hints = self.image.function_hints();
+        let first = hints.partition_point(|hint| hint.address < function.start);
+        let mut named = hints.iter().skip(first).take_while(|hint| hint.address == function.start);
+        if named.any(|hint| RETURN_TWICE.contains(&hint.name)) {
+            return true;
+        }
+        if size > LARGEST_SETJMP {
+            return false;
+        }
+        let (mut written, mut saved) = (0, 0);
+        for instruction in &function.instructions(self.image) {
+            let is_save = instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op0_kind() == OpKind::Memory
+                && instruction.memory_base() == Register::RDI;
+            if is_save {
+                saved |= bit(instruction.op1_register()) & !caller_saved() & !written;
+            } else if instruction.op0_kind() == OpKind::Register {
+                written |= bit(instruction.op0_register());
+            }
+            let is_jump =
+                matches!(instruction.flow_control(), FlowControl::UnconditionalBranch | FlowControl::IndirectBranch);
+            if is_jump && self.may_return_twice(instruction, depth + 1) {
+                return true;
+            }
+        }
+        saved.count_ones() >= FEWEST_SAVED
     }
 }
 

@@ -12,6 +12,7 @@
 pub(crate) mod uses;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use iced_x86::Instruction;
 use rustc_hash::FxHashSet;
@@ -183,6 +184,15 @@ fn spread(
         }
     }
     Some(found)
+}
+
+/// The addresses by which whoever has one gets at a variable: from the start of the structure that it is a part of.
+pub(crate) fn reaching(module: &Module<'_>, slot: Vaddr) -> Range<Vaddr> {
+    let object = module.summary.data().object_at(slot);
+    // Only a symbol says that both are parts of one structure.
+    let is_certain = module.image.object_hints().binary_search_by_key(&object.start, |hint| hint.address).is_ok();
+    let start = if is_certain { object.start } else { slot };
+    start..slot.checked_add(1).unwrap_or(slot)
 }
 
 /// Whether only instructions that name the variable at `slot` get at it, each at all of it or at none.

@@ -1,9 +1,10 @@
-//! Functions that do not return, by what their names promise.
+//! Functions that do not return, or more than once, by what their names promise.
 //!
-//! Input: an [`Image`]. Output: where such functions start. What stands behind a call to one of them is no continuation
-//! of it: another part of the caller, or another function.
+//! Input: an [`Image`]. Output: where functions start that do not return. What stands behind a call to one of them is no
+//! continuation of it: another part of the caller, or another function.
 //!
-//! Over-approximates: nothing. May miss: a replacement of one of them that does return.
+//! Over-approximates: nothing. May miss: a replacement of one of them that does return. Those that return twice are known
+//! by their code too ([`crate::code`]).
 
 use rustc_hash::FxHashSet;
 
@@ -32,6 +33,22 @@ pub const NEVER_RETURN: [&[u8]; 19] = [
     b"__cxa_rethrow",
     b"__cxa_bad_cast",
     b"_ZSt9terminatev",
+];
+
+/// Functions that come back more than once (GCC's `special_function_p`): what the function stored in its frame in the
+/// meantime stands there again.
+pub const RETURN_TWICE: [&[u8]; 11] = [
+    b"setjmp",
+    b"_setjmp",
+    b"__setjmp",
+    b"sigsetjmp",
+    b"__sigsetjmp",
+    b"savectx",
+    b"vfork",
+    b"__vfork",
+    b"getcontext",
+    b"__getcontext",
+    b"__libc_vfork",
 ];
 
 /// Functions of Go's runtime behind whose calls Go's compiler writes no code (`cmd/compile/internal/ssagen/ssa.go`: calls

@@ -10,6 +10,7 @@
 //! through a table of functions that is no symbol.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use rustc_hash::FxHashSet;
@@ -22,6 +23,7 @@ use crate::dataflow;
 use crate::elf::SymbolKind;
 use crate::evaluate::evaluate;
 use crate::functions::{Function, FunctionId};
+use crate::indirect_callers::reaching;
 use crate::indirect_callers::uses::only_reads;
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, ModuleId};
@@ -220,21 +222,23 @@ impl Search<'_, '_, '_> {
         references: &References,
         code: &Code<'_, '_>,
     ) -> bool {
-        let here = slot..slot.checked_add(1).unwrap_or(slot);
+        let here = reaching(module, slot);
         let functions = module.summary.functions();
-        let only_reads = |taker: FunctionId| {
+        let only_reads = |&(at, taker): &(Vaddr, FunctionId)| {
             let read_by = |call: &Instruction| self.callers.read_by(id, call);
-            functions.function(taker).is_some_and(|function| only_reads(code, function, slot, &read_by))
+            functions.function(taker).is_some_and(|function| only_reads(code, function, at, &read_by))
         };
-        let mut takers = references.taking(&here).filter(|taker| self.callers.reached.phase((id, *taker)).is_some());
-        let is_pointed = || references.is_pointed_into(&here) && self.is_in_data((id, slot), module);
+        let is_reached = |taken: &&(Vaddr, FunctionId)| self.callers.reached.phase((id, taken.1)).is_some();
+        let mut takers = references.taken_in(&here).iter().filter(is_reached);
+        let is_pointed = || references.is_pointed_into(&here) && self.is_in_data(id, &here, module);
         is_exported(self.callers, id, slot) || is_pointed() || !takers.all(only_reads)
     }
 
-    /// Whether reached data of the file holds an address.
-    fn is_in_data(&self, (id, at): (ModuleId, Vaddr), module: &Module<'_>) -> bool {
+    /// Whether reached data of the file holds one of these addresses.
+    fn is_in_data(&self, id: ModuleId, range: &Range<Vaddr>, module: &Module<'_>) -> bool {
         let data = module.summary.data();
-        let mut pointers = data.pointers().iter().filter(|p| p.target == PointerTarget::Local(at) && !p.is_linkage);
+        let points = |target| matches!(target, PointerTarget::Local(at) if range.contains(&at));
+        let mut pointers = data.pointers().iter().filter(|p| points(p.target) && !p.is_linkage);
         pointers.any(|p| self.callers.reached.cause(Node::Object(id, data.object_at(p.slot).start)).is_some())
     }
 

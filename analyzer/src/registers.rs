@@ -58,6 +58,8 @@ pub struct CallEffect {
     pub stack: u32,
     /// Whether what it leaves in `rax` is looked for in the callee (Go's results are not).
     pub has_result: bool,
+    /// Whether it may come back more than once (`setjmp`), the frame as it is then.
+    pub returns_twice: bool,
 }
 
 /// What is known about the machine at one point of one function.

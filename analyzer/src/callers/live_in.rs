@@ -1,4 +1,5 @@
-//! Which argument registers a function reads before it writes them: what a call passes, and what only lies there.
+//! Which registers a function reads before it writes them, of those that a callee may change: what a call passes, and what
+//! only lies there.
 //!
 //! Input: a call. Output: the registers that what it enters may read (a set of [`bit`]s). A compiler leaves old values
 //! in registers that the callee has no parameter for; only the callee's code says which these are, or its name, where a
@@ -24,7 +25,7 @@ use crate::elf::SymbolKind;
 use crate::functions::Function;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
-use crate::registers::{ARGUMENTS, State, bit};
+use crate::registers::{ARGUMENTS, State, bit, caller_saved};
 use crate::value::{Atom, Value};
 
 /// More functions are not looked at for one answer.
@@ -47,11 +48,6 @@ const PARAMETERS: [(&[u8], usize); 12] = [
     (b"strlen", 1),
     (b"strcmp", 2),
 ];
-
-/// The registers of arguments.
-fn arguments() -> u16 {
-    ARGUMENTS.into_iter().fold(0, |set, register| set | bit(register))
-}
 
 /// What one function does with the registers that it gets.
 #[derive(Debug, Default)]
@@ -103,7 +99,7 @@ impl<'a, 'data> Callers<'a, 'data> {
         match entered {
             Some(Entered::Functions(keys)) => keys.into_iter().fold(0, |set, key| set | self.live_in(key)),
             Some(Entered::Reading(registers)) => registers,
-            None => arguments(),
+            None => caller_saved(),
         }
     }
 
@@ -119,7 +115,7 @@ impl<'a, 'data> Callers<'a, 'data> {
                 continue;
             }
             if bodies.len() >= MOST_FUNCTIONS {
-                return arguments();
+                return caller_saved();
             }
             let body = match self.live_in.registers.borrow().get(&key) {
                 Some(&reads) => Body { reads, leaves: Vec::new() },
@@ -133,7 +129,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             let mut changed = false;
             for (key, body) in &bodies {
                 let reads = body.leaves.iter().fold(body.reads, |reads, (to, left)| {
-                    reads | left & found.get(to).copied().unwrap_or_else(arguments)
+                    reads | left & found.get(to).copied().unwrap_or_else(caller_saved)
                 });
                 changed |= found.insert(*key, reads) != Some(reads);
             }
@@ -141,7 +137,7 @@ impl<'a, 'data> Callers<'a, 'data> {
                 break;
             }
         }
-        let answer = found.get(&root).copied().unwrap_or_else(arguments);
+        let answer = found.get(&root).copied().unwrap_or_else(caller_saved);
         self.live_in.registers.borrow_mut().extend(found);
         answer
     }
@@ -302,7 +298,7 @@ impl<'a, 'data> Callers<'a, 'data> {
     }
 
     fn body(&self, key: FunctionKey) -> Body {
-        let unknown = || Body { reads: arguments(), leaves: Vec::new() };
+        let unknown = || Body { reads: caller_saved(), leaves: Vec::new() };
         let (Some(module), Some(code)) = (self.program.module(key.0), self.code(key.0)) else { return unknown() };
         match module.summary.functions().function(key.1).filter(|function| function.undecodable.is_none()) {
             Some(function) => self.follow(key.0, &code, function),
@@ -319,7 +315,7 @@ impl<'a, 'data> Callers<'a, 'data> {
         let mut work: Vec<usize> = Vec::new();
         for entered in cfg.orphans().chain([cfg.entry()]) {
             if let Some(held) = held.get_mut(entered) {
-                *held = arguments();
+                *held = caller_saved();
                 work.push(entered);
             }
         }

@@ -70,6 +70,13 @@ impl References {
         within(&self.addresses, range)
     }
 
+    /// The addresses in `range` that functions take, each with the function.
+    pub fn taken_in(&self, range: &Range<Vaddr>) -> &[(Vaddr, FunctionId)] {
+        let first = self.addresses.partition_point(|(at, _)| *at < range.start);
+        let behind = self.addresses.partition_point(|(at, _)| *at < range.end);
+        self.addresses.get(first..behind).unwrap_or(&[])
+    }
+
     /// The functions that call or jump through the pointer at `slot`.
     pub fn calling(&self, slot: Vaddr) -> impl Iterator<Item = FunctionId> {
         let here = slot..slot.checked_add(1).unwrap_or(slot);

@@ -57,7 +57,7 @@ pub(super) struct Ways {
 
 /// What is asked of the targets of calls.
 pub(super) struct Targets<'t> {
-    /// The argument registers that the target of a call reads.
+    /// The registers that the target of a call reads before it writes them, of those that a callee may change.
     pub(super) read_by: &'t dyn Fn(&Instruction) -> u16,
     /// Those that the function reads whose address is followed.
     pub(super) read_by_own: u16,
@@ -94,6 +94,10 @@ pub(crate) fn only_reads(
 
 fn follow(code: &Code<'_, '_>, function: &Function, source: Source, targets: &Targets<'_>) -> Option<Ways> {
     let (instructions, cfg) = code.control_flow(function);
+    // No edge leads from where an address is stored to where `setjmp` returns once more.
+    if instructions.iter().any(|i| callee(i).is_some() && code.effect_of(i).returns_twice) {
+        return None;
+    }
     let mut places: FxHashMap<Vaddr, Place> = FxHashMap::default();
     dataflow::observe(
         &code.memory(),
@@ -354,13 +358,18 @@ impl Uses<'_, '_, '_> {
     ) -> Option<()> {
         let effect = self.code.effect_of(instruction);
         let held = copies.registers & effect.passed;
+        let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        // A part of the same function may go on with any register.
+        let left = copies.registers & caller_saved() & !effect.passed;
+        if is_jump && through.is_none() && left & (self.targets.read_by)(instruction) != 0 {
+            return None;
+        }
         copies.registers &= !effect.changed;
         // Which registers Go's functions read is not looked at.
         if self.code.is_go(Vaddr(instruction.ip())) {
             return (held == 0 && copies.slots.is_empty()).then_some(());
         }
         // Where nothing but the target itself lies among the arguments, the target is the function that is followed.
-        let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
         let is_own = through.is_some_and(|register| held & !bit(register) == 0);
         if !copies.slots.is_empty() {
             let bytes = if is_own { self.targets.stack_read_by_own } else { (self.targets.stack_read_by)(instruction) };

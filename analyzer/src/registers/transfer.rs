@@ -51,6 +51,10 @@ impl State {
             let range = self.register(Register::RSP).frame_offset().map_or(i64::MIN..i64::MAX, |top| top..end(top));
             self.frame.forget(&range);
         }
+        if effect.returns_twice {
+            // Callee-saved registers are restored; the frame has what was stored since.
+            self.frame.forget(&(i64::MIN..i64::MAX));
+        }
         for register in ALL.into_iter().filter(|&register| effect.changed & bit(register) != 0) {
             self.set(register, Value::Top);
         }
