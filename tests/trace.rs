@@ -262,6 +262,15 @@ fn start(command: &mut Command) -> Child {
     child
 }
 
+/// Waits, for a minute at most, until something holds.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let since = std::time::Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < Duration::from_secs(60), "{what}: it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn kill(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
 }
@@ -291,11 +300,10 @@ fn signals_to_the_tracer_reach_the_program() {
     assert_eq!(busy.wait().unwrap().signal(), Some(15));
     // Killed in the middle: nothing is left of the program, and what was written can be read.
     let mut busy = run("busy");
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until("getppid is traced", || std::fs::read_to_string(&file).unwrap().contains("getppid"));
     kill("KILL", busy.id());
     busy.wait().unwrap();
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(processes(&traced), 0);
+    wait_until("the program is gone", || processes(&traced) == 0);
     let cut = Trace::read(&file).unwrap();
     assert!(!cut.is_complete && cut.calls.values().any(|call| call.call == "getppid"));
 }
@@ -308,12 +316,17 @@ fn a_running_process_is_traced_and_let_go() {
     let mut busy = start(Command::new(&traced).arg("busy"));
     let pid = busy.id().to_string();
     let mut tracer = chestnut(&["trace", "-q", "-o", file.to_str().unwrap(), "--pid", &pid]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    wait_until("getppid is traced", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("getppid")));
     // timeout(1) passes it on.
     kill("INT", tracer.id());
     assert_eq!(tracer.wait().unwrap().code(), Some(0));
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(status.contains("TracerPid:\t0\n") && status.contains("State:\tS"), "{status}");
+    assert!(status.contains("TracerPid:\t0\n"), "{status}");
+    // It sleeps most of the time; a process that was left stopped never does.
+    wait_until("the program sleeps", || {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("State:\tS")
+    });
+    kill("USR1", busy.id());
     assert_eq!(busy.wait().unwrap().code(), Some(8));
     let calls = certain(by_image(&Trace::read(&file).unwrap()));
     assert_eq!(calls["traced"], BTreeSet::from(["clock_nanosleep".to_owned(), "getppid".to_owned()]));

@@ -91,24 +91,29 @@ static void count(int signal) {
 	caught++;
 }
 
-/* All signals that can be caught, real-time ones among them; then a child that stops, goes on and ends. */
+/* All signals that can be caught, real-time ones among them; then a child that stops, goes on and ends when it may:
+   one that has ended can no longer be seen to go on. */
 static int signals(void) {
-	int status;
+	int status, gate[2];
+	char byte;
 	for (int number = 1; number < 65; number++) signal(number, count);
 	signal(SIGCHLD, SIG_DFL);
 	for (int number = 1; number < 65; number++)
 		if (number != SIGKILL && number != SIGSTOP && number != SIGCHLD && number != 32 && number != 33) raise(number);
 	printf("%d signals\n", caught);
+	if (pipe(gate)) return 1;
 	pid_t child = fork();
 	if (child == 0) {
+		close(gate[1]);
 		raise(SIGSTOP);
-		_exit(7);
+		_exit(read(gate[0], &byte, 1) ? 8 : 7);
 	}
 	waitpid(child, &status, WUNTRACED);
 	printf("stopped by %d\n", WSTOPSIG(status));
 	kill(child, SIGCONT);
 	waitpid(child, &status, WCONTINUED);
 	printf("continued %d\n", WIFCONTINUED(status));
+	close(gate[1]);
 	waitpid(child, &status, 0);
 	printf("exit %d\n", WEXITSTATUS(status));
 	signal(SIGTERM, SIG_DFL);
@@ -186,10 +191,12 @@ static int stubborn(void) {
 	return 6;
 }
 
+/* Until SIGUSR1 comes, or a minute is over. */
 static int busy(void) {
+	signal(SIGUSR1, count);
 	puts("ready");
 	fflush(stdout);
-	for (int i = 0; i < 1500; i++) {
+	for (int i = 0; i < 60000 && !caught; i++) {
 		usleep(1000);
 		syscall(SYS_getppid);
 	}
