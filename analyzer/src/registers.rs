@@ -178,7 +178,7 @@ impl State {
 
     /// The lowest offset of the frame that others may write to.
     #[must_use]
-    pub const fn lowest_escaped(&self) -> Option<i64> {
+    pub fn lowest_escaped(&self) -> Option<i64> {
         self.frame.lowest_escaped()
     }
 

@@ -7,9 +7,14 @@
 //! fills afterwards and takes the address of separately, without handing that one out. May miss: a write to such an
 //! array through an address below it that a callee kept, which needs both to be parts of one object.
 
+use std::rc::Rc;
+
 use crate::value::{Atom, Value};
 
 use super::arithmetic::truncate;
+
+/// The widest write, in bytes.
+const WIDEST: i64 = 8;
 
 /// Bytes from the stack pointer at the entry (the return address) to the first argument on the stack.
 const FIRST_STACK_ARGUMENT: i64 = 8;
@@ -23,45 +28,94 @@ struct Slot {
     is_fresh: bool,
 }
 
-/// What is known about the frame.
+impl Slot {
+    const fn end(&self) -> i64 {
+        self.offset.saturating_add(self.bytes as i64)
+    }
+
+    const fn overlaps(&self, start: i64, end: i64) -> bool {
+        self.offset < end && start < self.end()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(super) struct Frame {
-    /// Written slots, sorted; of those that overlap only the last one written is known. A place in none was not written.
+struct Places {
+    /// Written slots, sorted; of those that overlap only the last one written is known.
     slots: Vec<Slot>,
+    /// Where a slot was written of which nothing is known, sorted: in the function's own frame, below its return address,
+    /// where nothing is known of what was not written either.
+    unknown: Vec<i64>,
     /// The lowest and the highest offset whose address was handed out.
     escaped: Option<(i64, i64)>,
     /// Offsets whose address the function took, sorted.
     taken: Vec<i64>,
 }
 
-impl Frame {
-    /// `bytes` at `offset`.
-    pub(super) fn read(&self, offset: i64, bytes: usize) -> Value {
-        match self.slots.binary_search_by_key(&offset, |slot| slot.offset) {
+impl Places {
+    fn slot(&self, offset: i64) -> Result<usize, usize> {
+        self.slots.binary_search_by_key(&offset, |slot| slot.offset)
+    }
+
+    fn read(&self, offset: i64, bytes: usize) -> Value {
+        match self.slot(offset) {
             Ok(index) => self
                 .slots
                 .get(index)
                 .filter(|slot| bytes <= usize::from(slot.bytes))
                 .map_or(Value::Top, |slot| slot.value.map(|atom| truncate(atom, bytes))),
-            Err(_) if self.is_overlapped(offset, bytes) => Value::Top,
             Err(_) => offset
                 .checked_sub(FIRST_STACK_ARGUMENT)
                 .filter(|distance| *distance >= 0 && distance % 8 == 0)
                 .and_then(|distance| u16::try_from(distance / 8 + 6).ok())
+                .filter(|_| !self.is_overlapped(offset, end_of(offset, bytes)))
                 .map_or(Value::Top, |number| Value::One(Atom::Parameter(number))),
         }
     }
 
-    fn is_overlapped(&self, offset: i64, bytes: usize) -> bool {
-        let end = offset.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.slots.iter().any(|slot| slot.offset < end && offset < slot.offset.saturating_add(i64::from(slot.bytes)))
+    /// Whether a slot that does not begin at `start` reaches into the bytes up to `end`.
+    fn is_overlapped(&self, start: i64, end: i64) -> bool {
+        let first = self.slots.partition_point(|slot| slot.offset <= start.saturating_sub(WIDEST));
+        let near = self.slots.iter().skip(first).take_while(|slot| slot.offset < end);
+        near.filter(|slot| slot.offset != start).any(|slot| slot.overlaps(start, end))
+    }
+
+    fn is_written(&self, offset: i64) -> bool {
+        self.slot(offset).is_ok() || self.unknown.binary_search(&offset).is_ok()
+    }
+
+    /// Of what was written in these slots of the function's own frame, nothing is known any more.
+    fn add_unknown(&mut self, offsets: &[i64]) {
+        if !offsets.is_empty() {
+            self.unknown.extend(offsets);
+            self.unknown.sort();
+            self.unknown.dedup();
+        }
+    }
+}
+
+/// Whether an unknown slot there is kept in [`Places::unknown`].
+const fn is_own(offset: i64) -> bool {
+    offset < 0
+}
+
+fn end_of(offset: i64, bytes: usize) -> i64 {
+    offset.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+/// What is known about the frame; copies share it until one of them is changed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Frame(Rc<Places>);
+
+impl Frame {
+    /// `bytes` at `offset`.
+    pub(super) fn read(&self, offset: i64, bytes: usize) -> Value {
+        self.0.read(offset, bytes)
     }
 
     /// The elements of an array, as far as it was written.
     pub(super) fn read_elements(&self, start: i64, stride: u32, bytes: usize) -> Value {
         let step = usize::try_from(stride).unwrap_or(usize::MAX).max(1);
-        let is_written = |offset: &i64| self.slots.binary_search_by_key(offset, |slot| slot.offset).is_ok();
-        let written = (start..).step_by(step).take_while(is_written);
+        let written = (start..).step_by(step).take_while(|&offset| self.0.is_written(offset));
         let all = written.fold(Value::Bottom, |all, offset| all.join(&self.read(offset, bytes)));
         if all == Value::Bottom { Value::Top } else { all }
     }
@@ -70,25 +124,37 @@ impl Frame {
     pub(super) fn write(&mut self, offset: i64, bytes: u8, value: Value) {
         let end = offset.saturating_add(i64::from(bytes));
         // What the write overlaps only in part becomes unknown.
-        for slot in &mut self.slots {
-            if slot.offset < end && offset < slot.offset.saturating_add(i64::from(slot.bytes)) {
-                slot.value = Value::Top;
+        if self.0.is_overlapped(offset, end) {
+            self.lose(|slot| slot.offset != offset && slot.overlaps(offset, end));
+        }
+        let places = Rc::make_mut(&mut self.0);
+        let (slot, unknown) = (places.slot(offset), places.unknown.binary_search(&offset));
+        if value == Value::Top && is_own(offset) {
+            if let Ok(index) = slot {
+                places.slots.remove(index);
             }
+            if let Err(index) = unknown {
+                places.unknown.insert(index, offset);
+            }
+            return;
+        }
+        if let Ok(index) = unknown {
+            places.unknown.remove(index);
         }
         let new = Slot { offset, bytes, value, is_fresh: true };
-        match self.slots.binary_search_by_key(&offset, |slot| slot.offset) {
+        match slot {
             Ok(index) => {
-                if let Some(slot) = self.slots.get_mut(index) {
+                if let Some(slot) = places.slots.get_mut(index) {
                     *slot = new;
                 }
             }
-            Err(index) => self.slots.insert(index, new),
+            Err(index) => places.slots.insert(index, new),
         }
     }
 
     /// Something unknown is written in so many bytes at `offset`.
     pub(super) fn overwrite(&mut self, offset: i64, bytes: usize) {
-        let end = offset.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let end = end_of(offset, bytes);
         let mut at = offset;
         while at < end {
             self.write(at, 8, Value::Top);
@@ -98,109 +164,131 @@ impl Frame {
 
     /// Something unknown is written from `offset` on, nobody knows how far.
     pub(super) fn overwrite_from(&mut self, offset: i64) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.offset.saturating_add(i64::from(slot.bytes)) > offset) {
-            slot.value = Value::Top;
-        }
+        self.lose(|slot| slot.end() > offset);
     }
 
     /// What stands in a range of offsets is unknown from now on.
     pub(super) fn forget(&mut self, range: &std::ops::Range<i64>) {
-        for slot in &mut self.slots {
-            if slot.offset < range.end && range.start < slot.offset.saturating_add(i64::from(slot.bytes)) {
+        self.lose(|slot| slot.overlaps(range.start, range.end));
+    }
+
+    /// What stands in the slots that `is_lost` picks is unknown from now on.
+    fn lose(&mut self, is_lost: impl Fn(&Slot) -> bool) {
+        if !self.0.slots.iter().any(|slot| slot.value != Value::Top && is_lost(slot)) {
+            return;
+        }
+        let places = Rc::make_mut(&mut self.0);
+        let mut lost = Vec::new();
+        places.slots.retain_mut(|slot| {
+            let is_lost = is_lost(slot);
+            if is_lost && is_own(slot.offset) {
+                lost.push(slot.offset);
+                return false;
+            }
+            if is_lost {
                 slot.value = Value::Top;
             }
-        }
+            true
+        });
+        places.add_unknown(&lost);
     }
 
     /// The function takes the address of `offset`, for its own use.
     pub(super) fn take(&mut self, offset: i64) {
-        if let Err(index) = self.taken.binary_search(&offset) {
-            self.taken.insert(index, offset);
+        if let Err(index) = self.0.taken.binary_search(&offset) {
+            Rc::make_mut(&mut self.0).taken.insert(index, offset);
         }
     }
 
     /// The lowest offset whose address was handed out.
-    pub(super) const fn lowest_escaped(&self) -> Option<i64> {
-        match self.escaped {
-            Some((lowest, _)) => Some(lowest),
-            None => None,
-        }
+    pub(super) fn lowest_escaped(&self) -> Option<i64> {
+        self.0.escaped.map(|(lowest, _)| lowest)
     }
 
     /// Somebody else may write to the frame from `offset` on; true if that is new.
     pub(super) fn escape(&mut self, offset: i64) -> bool {
-        let before = self.escaped;
-        self.escaped = merged(self.escaped, Some((offset, offset)));
-        let mut changed = before != self.escaped;
-        for slot in self.slots.iter_mut().filter(|slot| slot.offset >= offset) {
-            changed |= std::mem::replace(&mut slot.is_fresh, false);
+        let escaped = merged(self.0.escaped, Some((offset, offset)));
+        let above = self.0.slots.partition_point(|slot| slot.offset < offset);
+        if escaped == self.0.escaped && self.0.slots.iter().skip(above).all(|slot| !slot.is_fresh) {
+            return false;
         }
-        changed
+        let places = Rc::make_mut(&mut self.0);
+        places.escaped = escaped;
+        places.slots.iter_mut().skip(above).for_each(|slot| slot.is_fresh = false);
+        true
     }
 
     /// Memory behind addresses that were handed out may have changed.
     pub(super) fn forget_escaped(&mut self) {
-        let Some((lowest, highest)) = self.escaped else { return };
-        let next = self.taken.get(self.taken.partition_point(|&offset| offset <= highest)).copied();
-        for slot in &mut self.slots {
-            let is_other_object = slot.is_fresh && next.is_some_and(|next| slot.offset >= next);
-            if slot.offset.saturating_add(i64::from(slot.bytes)) > lowest && !is_other_object {
-                slot.value = Value::Top;
-            }
-        }
+        let Some((lowest, highest)) = self.0.escaped else { return };
+        let next = self.0.taken.get(self.0.taken.partition_point(|&offset| offset <= highest)).copied();
+        let is_other_object = |slot: &Slot| slot.is_fresh && next.is_some_and(|next| slot.offset >= next);
+        self.lose(|slot| slot.end() > lowest && !is_other_object(slot));
     }
 
     /// Joins `other` in, each pair of values with `joined`; true if that changed anything.
     pub(super) fn join(&mut self, other: &Self, mut joined: impl FnMut(&Value, &Value) -> Value) -> bool {
-        let mut changed = false;
-        if self.slots != other.slots {
-            let mut slots: Vec<Slot> = Vec::with_capacity(self.slots.len().max(other.slots.len()));
-            for (offset, mine, theirs) in self.pairs(other) {
-                let bytes = mine.or(theirs).map_or(8, |slot| slot.bytes);
-                let value = match (mine, theirs) {
+        let (mine, theirs) = (&*self.0, &*other.0);
+        if std::ptr::eq(mine, theirs) {
+            return false;
+        }
+        let mut new = Places { escaped: merged(mine.escaped, theirs.escaped), ..Places::default() };
+        new.unknown = union(&mine.unknown, &theirs.unknown);
+        new.taken = union(&mine.taken, &theirs.taken);
+        if mine.slots == theirs.slots {
+            new.slots.clone_from(&mine.slots);
+        } else {
+            let mut lost = Vec::new();
+            new.slots.reserve(mine.slots.len().max(theirs.slots.len()));
+            for (a, b) in pairs(&mine.slots, &theirs.slots) {
+                let Some(&Slot { offset, bytes, .. }) = a.or(b) else { continue };
+                let value = match (a, b) {
                     (Some(a), Some(b)) if a.bytes == b.bytes => joined(&a.value, &b.value),
                     (Some(a), Some(b)) => {
                         let _lost = joined(&a.value, &Value::Top);
                         joined(&Value::Top, &b.value)
                     }
-                    (Some(a), None) => joined(&a.value, &other.read(offset, usize::from(bytes))),
-                    (None, Some(b)) => joined(&self.read(offset, usize::from(bytes)), &b.value),
+                    (Some(a), None) => joined(&a.value, &theirs.read(offset, usize::from(bytes))),
+                    (None, Some(b)) => joined(&mine.read(offset, usize::from(bytes)), &b.value),
                     (None, None) => Value::Top,
                 };
-                let bytes = mine.map_or(bytes, |slot| slot.bytes).max(theirs.map_or(bytes, |slot| slot.bytes));
-                let is_fresh = mine.is_none_or(|slot| slot.is_fresh) && theirs.is_none_or(|slot| slot.is_fresh);
-                slots.push(Slot { offset, bytes, value, is_fresh });
+                if value == Value::Top && is_own(offset) {
+                    lost.push(offset);
+                    continue;
+                }
+                let bytes = a.map_or(bytes, |slot| slot.bytes).max(b.map_or(bytes, |slot| slot.bytes));
+                let is_fresh = a.is_none_or(|slot| slot.is_fresh) && b.is_none_or(|slot| slot.is_fresh);
+                new.slots.push(Slot { offset, bytes, value, is_fresh });
             }
-            changed = slots != self.slots;
-            self.slots = slots;
+            new.add_unknown(&lost);
         }
-        let escaped = merged(self.escaped, other.escaped);
-        changed |= escaped != self.escaped;
-        self.escaped = escaped;
-        for &offset in &other.taken {
-            if let Err(index) = self.taken.binary_search(&offset) {
-                self.taken.insert(index, offset);
-                changed = true;
-            }
+        let changed = new != *mine;
+        if changed {
+            self.0 = Rc::new(new);
         }
         changed
     }
+}
 
-    /// The slots of both by offset.
-    fn pairs<'f>(&'f self, other: &'f Self) -> Vec<(i64, Option<&'f Slot>, Option<&'f Slot>)> {
-        let (mut mine, mut theirs) = (self.slots.iter().peekable(), other.slots.iter().peekable());
-        let mut pairs = Vec::new();
-        loop {
-            let offset = match (mine.peek(), theirs.peek()) {
-                (Some(a), Some(b)) => a.offset.min(b.offset),
-                (Some(slot), None) | (None, Some(slot)) => slot.offset,
-                (None, None) => return pairs,
-            };
-            let a = mine.next_if(|slot| slot.offset == offset);
-            let b = theirs.next_if(|slot| slot.offset == offset);
-            pairs.push((offset, a, b));
-        }
+/// The slots of two sorted lists by offset.
+fn pairs<'f>(a: &'f [Slot], b: &'f [Slot]) -> impl Iterator<Item = (Option<&'f Slot>, Option<&'f Slot>)> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    std::iter::from_fn(move || {
+        let offsets = [a.peek().map(|slot| slot.offset), b.peek().map(|slot| slot.offset)];
+        let offset = offsets.into_iter().flatten().min()?;
+        Some((a.next_if(|slot| slot.offset == offset), b.next_if(|slot| slot.offset == offset)))
+    })
+}
+
+/// What one of two sorted lists has, sorted.
+fn union(a: &[i64], b: &[i64]) -> Vec<i64> {
+    let mut all = a.to_vec();
+    if a != b {
+        all.extend(b);
+        all.sort();
+        all.dedup();
     }
+    all
 }
 
 fn merged(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
