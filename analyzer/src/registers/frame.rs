@@ -86,9 +86,7 @@ impl Places {
     /// Of what was written in these slots of the function's own frame, nothing is known any more.
     fn add_unknown(&mut self, offsets: &[i64]) {
         if !offsets.is_empty() {
-            self.unknown.extend(offsets);
-            self.unknown.sort();
-            self.unknown.dedup();
+            self.unknown = union(&self.unknown, offsets);
         }
     }
 }
@@ -282,12 +280,16 @@ fn pairs<'f>(a: &'f [Slot], b: &'f [Slot]) -> impl Iterator<Item = (Option<&'f S
 
 /// What one of two sorted lists has, sorted.
 fn union(a: &[i64], b: &[i64]) -> Vec<i64> {
-    let mut all = a.to_vec();
-    if a != b {
-        all.extend(b);
-        all.sort();
-        all.dedup();
+    if a == b {
+        return a.to_vec();
     }
+    let (mut all, mut rest) = (Vec::with_capacity(a.len().max(b.len())), b.iter().peekable());
+    for &offset in a {
+        all.extend(std::iter::from_fn(|| rest.next_if(|&&other| other < offset)));
+        all.push(offset);
+        let _same = rest.next_if(|&&other| other == offset);
+    }
+    all.extend(rest);
     all
 }
 
