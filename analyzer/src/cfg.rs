@@ -217,6 +217,33 @@ impl Cfg {
         leads
     }
 
+    /// For each block its place in a reverse post-order from the entry and the orphans; what no path leads to comes last.
+    #[must_use]
+    pub fn reverse_postorder(&self) -> Vec<usize> {
+        let mut ranks = vec![usize::MAX; self.blocks.len()];
+        let mut is_entered = vec![false; self.blocks.len()];
+        let mut next = self.blocks.len();
+        // Blocks on the way, each with the number of its successors that were looked at.
+        let mut path: Vec<(BlockId, usize)> = Vec::new();
+        for root in self.orphans().chain([self.entry]) {
+            path.push((root, 0));
+            while let Some((id, looked_at)) = path.pop() {
+                let is_new = is_entered.get_mut(id).is_some_and(|flag| !std::mem::replace(flag, true));
+                if looked_at == 0 && !is_new {
+                    continue;
+                }
+                if let Some(&successor) = self.blocks.get(id).and_then(|block| block.successors.get(looked_at)) {
+                    path.push((id, looked_at.saturating_add(1)));
+                    path.push((successor, 0));
+                } else if let Some(rank) = ranks.get_mut(id) {
+                    next = next.saturating_sub(1);
+                    *rank = next;
+                }
+            }
+        }
+        ranks
+    }
+
     /// The block where the function is entered.
     #[must_use]
     pub const fn entry(&self) -> BlockId {

@@ -1,8 +1,8 @@
 //! Forward data flow over one function: what every register holds before chosen instructions.
 //!
 //! Input: a function's instructions, its [`Cfg`] and its memory. Output: the [`State`] before each instruction that the
-//! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in address order,
-//! which is close to reverse post-order in compiled code). It ends because each [`crate::value::Value`] can only climb
+//! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in reverse
+//! post-order, so that a block is visited when those before it have been, loops apart). It ends because each [`crate::value::Value`] can only climb
 //! a lattice of bounded height, and climbs it at once where it keeps climbing.
 //!
 //! Over-approximates: joins at block starts forget which path was taken. May miss: what [`crate::registers`] names.
@@ -30,9 +30,7 @@ pub fn observe(
     mut observe: impl FnMut(&Instruction, Vaddr, &State),
 ) {
     let mut factory = InstructionInfoFactory::new();
-    let is_wanted = |block: &Block| body(instructions, block).iter().any(&wanted);
-    let chosen: Vec<BlockId> =
-        cfg.blocks().iter().enumerate().filter(|(_, block)| is_wanted(block)).map(|(id, _)| id).collect();
+    let chosen = containing(instructions, cfg, &wanted);
     if chosen.is_empty() {
         return;
     }
@@ -42,13 +40,45 @@ pub fn observe(
         if entry.is_none() && cfg.is_followed() {
             continue;
         }
-        let mut state = entry.clone().unwrap_or_else(State::unknown);
-        for instruction in body(instructions, block) {
-            if wanted(instruction) {
-                observe(instruction, Vaddr(instruction.ip()), &state);
-            }
-            state.step(instruction, memory, &mut factory);
+        let entry = entry.clone().unwrap_or_else(State::unknown);
+        observe_block(memory, body(instructions, block), entry, &wanted, &mut observe, &mut factory);
+    }
+}
+
+/// Like [`observe`], but each block for itself: nothing is known where it starts.
+pub fn observe_locally(
+    memory: &Memory<'_, '_>,
+    instructions: &[Instruction],
+    cfg: &Cfg,
+    wanted: impl Fn(&Instruction) -> bool,
+    mut observe: impl FnMut(&Instruction, Vaddr, &State),
+) {
+    let mut factory = InstructionInfoFactory::new();
+    for block in containing(instructions, cfg, &wanted).into_iter().filter_map(|id| cfg.blocks().get(id)) {
+        observe_block(memory, body(instructions, block), State::unknown(), &wanted, &mut observe, &mut factory);
+    }
+}
+
+/// The blocks in which there are wanted instructions.
+fn containing(instructions: &[Instruction], cfg: &Cfg, wanted: impl Fn(&Instruction) -> bool) -> Vec<BlockId> {
+    let is_wanted = |block: &Block| body(instructions, block).iter().any(&wanted);
+    cfg.blocks().iter().enumerate().filter(|(_, block)| is_wanted(block)).map(|(id, _)| id).collect()
+}
+
+/// Calls `observe` for the wanted instructions of a block that is entered with `state`.
+fn observe_block(
+    memory: &Memory<'_, '_>,
+    body: &[Instruction],
+    mut state: State,
+    wanted: impl Fn(&Instruction) -> bool,
+    mut observe: impl FnMut(&Instruction, Vaddr, &State),
+    factory: &mut InstructionInfoFactory,
+) {
+    for instruction in body {
+        if wanted(instruction) {
+            observe(instruction, Vaddr(instruction.ip()), &state);
         }
+        state.step(instruction, memory, factory);
     }
 }
 
@@ -66,18 +96,20 @@ fn solve(
     factory: &mut InstructionInfoFactory,
 ) -> Vec<Option<State>> {
     let mut states: Vec<Option<State>> = vec![None; cfg.blocks().len()];
-    let mut work: BTreeSet<BlockId> = BTreeSet::new();
+    let ranks = cfg.reverse_postorder();
+    let ranked = |id: BlockId| (ranks.get(id).copied().unwrap_or(usize::MAX), id);
+    let mut work: BTreeSet<(usize, BlockId)> = BTreeSet::new();
     for orphan in cfg.orphans() {
         seed(&mut states, orphan, &State::unknown(), false);
-        work.insert(orphan);
+        work.insert(ranked(orphan));
     }
     let first = cfg.blocks().get(cfg.entry()).and_then(|block| instructions.get(block.instructions.start));
     let entry = first.map_or_else(State::unknown, |first| memory.at_entry(Vaddr(first.ip())));
     seed(&mut states, cfg.entry(), &entry, false);
-    work.insert(cfg.entry());
+    work.insert(ranked(cfg.entry()));
 
     let mut visits = vec![0_u32; cfg.blocks().len()];
-    while let Some(id) = work.pop_first() {
+    while let Some((_, id)) = work.pop_first() {
         let (Some(block), Some(Some(entry))) = (cfg.blocks().get(id), states.get(id)) else { continue };
         let needed = |id: &BlockId| is_needed.get(*id).copied().unwrap_or(false);
         if !block.successors.iter().any(needed) {
@@ -105,7 +137,7 @@ fn solve(
             };
             let widen = visits.get(successor).is_some_and(|count| *count > PATIENCE);
             if seed(&mut states, successor, state, widen) {
-                work.insert(successor);
+                work.insert(ranked(successor));
             }
         }
     }

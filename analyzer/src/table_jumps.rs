@@ -22,7 +22,7 @@ use crate::value::Atom;
 /// Where indirect jumps go whose table is known.
 pub type TableJumps = FxHashMap<Vaddr, Vec<Vaddr>>;
 
-/// So often the graph is built anew with what is known: the table of one jump shows that of another.
+/// So often the flow is followed anew with what is known: the table of one jump shows that of another.
 const MOST_ROUNDS: usize = 3;
 
 /// Finds the tables of the jumps of `function`; `graph` builds its graph with what is known so far.
@@ -43,18 +43,27 @@ pub fn find(
             found.insert(*at, targets.clone());
         }
     }
-    let sums = sums(instructions);
-    for _ in 0..MOST_ROUNDS {
+    let mut sums = sums(instructions);
+    let is_sum = |sums: &FxHashMap<Vaddr, Vaddr>, i: &Instruction| sums.contains_key(&Vaddr(i.ip()));
+    for round in 0..=MOST_ROUNDS {
+        sums.retain(|_, jump| !found.contains_key(jump));
+        if sums.is_empty() {
+            break;
+        }
         let known = found.len();
         let cfg = graph(&found);
-        let is_sum = |instruction: &Instruction| sums.contains_key(&Vaddr(instruction.ip()));
-        dataflow::observe(memory, instructions, &cfg, is_sum, |instruction, at, state| {
-            let jumps = sums.get(&at).filter(|jump| !found.contains_key(jump));
-            let targets = jumps.and_then(|jump| Some((*jump, served(instruction, state, &tables)?)));
+        let mut note = |instruction: &Instruction, at: Vaddr, state: &State| {
+            let targets = sums.get(&at).and_then(|jump| Some((*jump, served(instruction, state, &tables)?)));
             found.extend(targets);
-        });
-        if found.len() == known {
-            break;
+        };
+        // Most compilers name the table in the same block, which is seen at once.
+        if round == 0 {
+            dataflow::observe_locally(memory, instructions, &cfg, |i| is_sum(&sums, i), &mut note);
+        } else {
+            dataflow::observe(memory, instructions, &cfg, |i| is_sum(&sums, i), &mut note);
+            if found.len() == known {
+                break;
+            }
         }
     }
     found
