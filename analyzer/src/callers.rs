@@ -37,7 +37,6 @@ pub struct Callers<'a, 'data> {
     /// (callee, caller), sorted.
     edges: Vec<(FunctionKey, FunctionKey)>,
     /// What was computed already: the same functions are asked for again and again.
-    codes: RefCell<FxHashMap<ModuleId, Rc<Code<'a, 'data>>>>,
     named: RefCell<FxHashMap<FunctionKey, Sites>>,
     computed: RefCell<FxHashMap<FunctionKey, Sites>>,
     by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
@@ -91,7 +90,6 @@ impl<'a, 'data> Callers<'a, 'data> {
             program,
             reached,
             edges,
-            codes: RefCell::default(),
             named: RefCell::default(),
             computed: RefCell::default(),
             by_address: RefCell::default(),
@@ -146,9 +144,8 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The code of a module.
     #[must_use]
-    pub fn code(&self, module: ModuleId) -> Option<Rc<Code<'a, 'data>>> {
-        let found = self.program.module(module)?;
-        Some(Rc::clone(self.codes.borrow_mut().entry(module).or_insert_with(|| Rc::new(found.code()))))
+    pub fn code(&self, module: ModuleId) -> Option<Code<'a, 'data>> {
+        Some(self.program.module(module)?.code())
     }
 
     /// The calls that enter `callee` by its address ([`indirect_callers::find`]); `None` if nobody can tell.
@@ -207,7 +204,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             .module(caller.0)
             .and_then(|module| {
                 let function = module.summary.functions().function(caller.1)?;
-                Some(call_sites(&*self.code(caller.0)?, function, wanted).into())
+                Some(call_sites(&self.code(caller.0)?, function, wanted).into())
             })
             .unwrap_or_default();
         memo.borrow_mut().insert(caller, Rc::clone(&found));

@@ -50,6 +50,12 @@ pub struct Code<'a, 'data> {
     data: &'a Data,
     /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
     interior: &'a [Vaddr],
+    answers: &'a Answers,
+}
+
+/// What was asked about the code of a file so far; the answers depend on nothing else, so that they can be kept with it.
+#[derive(Debug, Default)]
+pub struct Answers {
     returns: Memo<bool>,
     returns_twice: Memo<bool>,
     changes: Memo<u16>,
@@ -61,19 +67,14 @@ pub struct Code<'a, 'data> {
 impl<'a, 'data> Code<'a, 'data> {
     /// `interior` are the addresses inside function bodies that pointers in data name, sorted.
     #[must_use]
-    pub fn new(image: &'a Image<'data>, functions: &'a Functions, data: &'a Data, interior: &'a [Vaddr]) -> Self {
-        Self {
-            image,
-            functions,
-            data,
-            interior,
-            returns: Mutex::default(),
-            returns_twice: Mutex::default(),
-            changes: Mutex::default(),
-            jumps: Mutex::default(),
-            entries: OnceLock::new(),
-            never_return: OnceLock::new(),
-        }
+    pub const fn new(
+        image: &'a Image<'data>,
+        functions: &'a Functions,
+        data: &'a Data,
+        interior: &'a [Vaddr],
+        answers: &'a Answers,
+    ) -> Self {
+        Self { image, functions, data, interior, answers }
     }
 
     /// The memory that it reads.
@@ -106,11 +107,11 @@ impl<'a, 'data> Code<'a, 'data> {
         if !function.has_indirect_jump {
             return Arc::default();
         }
-        let known = self.jumps.lock().ok().and_then(|memo| memo.get(&function.start).cloned());
+        let known = self.answers.jumps.lock().ok().and_then(|memo| memo.get(&function.start).cloned());
         known.unwrap_or_else(|| {
             let graph = |jumps: &TableJumps| self.graph(function, instructions, jumps, 0);
             let found = Arc::new(table_jumps::find(&self.memory(), function, instructions, graph));
-            if let Ok(mut memo) = self.jumps.lock() {
+            if let Ok(mut memo) = self.answers.jumps.lock() {
                 memo.insert(function.start, Arc::clone(&found));
             }
             found
@@ -140,7 +141,7 @@ impl<'a, 'data> Code<'a, 'data> {
 
     /// Addresses inside bodies that code of other functions takes, sorted.
     fn foreign_entries(&self) -> &[Vaddr] {
-        self.entries.get_or_init(|| {
+        self.answers.entries.get_or_init(|| {
             let mut found = Vec::new();
             for function in self.functions.all() {
                 for reference in function.references.iter().filter(|r| r.kind == ReferenceKind::Address) {
@@ -209,11 +210,11 @@ impl<'a, 'data> Code<'a, 'data> {
     fn changed_behind(&self, at: Vaddr, depth: usize) -> u16 {
         let function = self.functions.at(at).filter(|_| depth < MAX_CALLEES && self.functions.starts_at(at));
         let Some(id) = function else { return caller_saved() };
-        if let Some(known) = self.changes.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
+        if let Some(known) = self.answers.changes.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
             return known;
         }
         let changed = self.functions.function(id).map_or_else(caller_saved, |f| self.changed_in(f, depth));
-        if let Ok(mut memo) = self.changes.lock() {
+        if let Ok(mut memo) = self.answers.changes.lock() {
             memo.insert((id, depth), changed);
         }
         changed
@@ -263,7 +264,7 @@ impl<'a, 'data> Code<'a, 'data> {
 
     /// Whether the function at `at` has a name that says that it does not return.
     fn is_named_so(&self, at: Vaddr) -> bool {
-        let named = self.never_return.get_or_init(|| never_return::starts(self.image));
+        let named = self.answers.never_return.get_or_init(|| never_return::starts(self.image));
         named.contains(&at)
     }
 
@@ -272,11 +273,11 @@ impl<'a, 'data> Code<'a, 'data> {
         if depth >= MAX_DEPTH {
             return true;
         }
-        if let Some(known) = self.returns.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
+        if let Some(known) = self.answers.returns.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
             return known;
         }
         let answer = self.functions.function(id).is_none_or(|function| self.has_way_out(function, depth + 1));
-        if let Ok(mut memo) = self.returns.lock() {
+        if let Ok(mut memo) = self.answers.returns.lock() {
             memo.insert((id, depth), answer);
         }
         answer
@@ -339,11 +340,11 @@ impl<'a, 'data> Code<'a, 'data> {
         let Some(id) = self.functions.at(at).filter(|_| depth < MAX_DEPTH && self.functions.starts_at(at)) else {
             return false;
         };
-        if let Some(known) = self.returns_twice.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
+        if let Some(known) = self.answers.returns_twice.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
             return known;
         }
         let answer = self.functions.function(id).is_some_and(|function| self.saves_context(function, depth));
-        if let Ok(mut memo) = self.returns_twice.lock() {
+        if let Ok(mut memo) = self.answers.returns_twice.lock() {
             memo.insert((id, depth), answer);
         }
         answer

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
-use crate::code::Code;
+use crate::code::{Answers, Code};
 use crate::data::{Data, PointerTarget};
 use crate::dataflow;
 use crate::elf::Image;
@@ -38,6 +38,7 @@ pub struct ModuleSummary {
     data: Data,
     sites: FxHashMap<FunctionId, Vec<SyscallSite>>,
     interior: Vec<Vaddr>,
+    answers: Answers,
     loader_state: OnceLock<LoaderState>,
 }
 
@@ -59,7 +60,8 @@ impl ModuleSummary {
         let mut interior: Vec<Vaddr> =
             targets.into_iter().filter(|&at| image.is_code(at) && !functions.starts_at(at)).collect();
         interior.sort_unstable();
-        let code = Code::new(image, &functions, &data, &interior);
+        let answers = Answers::default();
+        let code = Code::new(image, &functions, &data, &interior, &answers);
         let sites = (0_u32..).map(FunctionId).zip(functions.all()).collect::<Vec<_>>();
         let sites = sites.into_par_iter().filter(|(_, f)| !f.syscalls.is_empty()).map(|(id, function)| {
             let (instructions, cfg) = code.control_flow(function);
@@ -69,7 +71,7 @@ impl ModuleSummary {
             (id, found)
         });
         let sites = sites.collect();
-        Self { functions, data, sites, interior, loader_state: OnceLock::new() }
+        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new() }
     }
 
     /// The functions of the file.
@@ -103,7 +105,7 @@ impl ModuleSummary {
     /// The code of the file, for data flow; `image` is what the summary was made of.
     #[must_use]
     pub fn code<'a, 'data>(&'a self, image: &'a Image<'data>) -> Code<'a, 'data> {
-        Code::new(image, &self.functions, &self.data, &self.interior)
+        Code::new(image, &self.functions, &self.data, &self.interior, &self.answers)
     }
 }
 
