@@ -50,6 +50,12 @@ impl CallSite {
     }
 }
 
+/// Whether the instruction calls: of those that have a [`callee`], the others are jumps.
+#[must_use]
+pub fn is_call(instruction: &Instruction) -> bool {
+    matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
+}
+
 /// The target of a call or of a jump that may leave the function; `None` for other instructions.
 #[must_use]
 pub fn callee(instruction: &Instruction) -> Option<Callee> {
@@ -76,7 +82,7 @@ pub fn call_sites(code: &Code<'_, '_>, function: &Function, wanted: impl Fn(Call
     let mut found = Vec::new();
     dataflow::observe(&code.memory(), &instructions, &cfg, picks, |instruction, at, state| {
         if let Some(callee) = callee(instruction) {
-            let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            let is_jump = !is_call(instruction);
             let target = match callee {
                 Callee::Computed => state.branch_target(instruction, &code.memory()),
                 Callee::Direct(_) | Callee::Through(_) => Value::Bottom,

@@ -5,7 +5,8 @@
 //! function that a jump table, a pointer in data or an instruction names, and to every block that nothing else leads to;
 //! where there is none it is a tail call.
 //!
-//! Over-approximates: all tables serve all indirect jumps of which nothing is known. May miss: jumps to addresses that are computed and nowhere written down, edges into an instruction's middle.
+//! Over-approximates: all tables serve all indirect jumps of which nothing is known. May miss: jumps to addresses that
+//! are computed and nowhere written down, edges into an instruction's middle.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -22,7 +22,7 @@ use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
 use crate::never_return::{self, NEVER_RETURN, RETURN_TWICE};
-use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, caller_saved};
+use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, bits, caller_saved};
 use crate::table_jumps::{self, TableJumps};
 
 /// How many levels of callees are looked at to prove that a call does not return.
@@ -95,9 +95,7 @@ impl<'a, 'data> Code<'a, 'data> {
     /// Where exceptions go that come out of a function's calls.
     #[must_use]
     pub fn landing_pads(&self, function: &Function) -> Vec<LandingPad> {
-        let frames = self.image.frame_descriptions();
-        let index = frames.partition_point(|frame| frame.start <= function.start).checked_sub(1);
-        let frame = index.and_then(|index| frames.get(index)).filter(|_| function.has_landing_pads());
+        let frame = self.image.frame_before(function.start).filter(|_| function.has_landing_pads());
         let pads = frame.and_then(|frame| self.image.landing_pads(frame.lsda?, frame.start).ok());
         pads.unwrap_or_default()
     }
@@ -163,48 +161,28 @@ impl<'a, 'data> Code<'a, 'data> {
         self.image.go_table().is_some_and(|table| table.function_at(at).is_some_and(|f| f.is_go))
     }
 
-    /// Whether `xmm15` is zero in the function that holds `at`, as Go's `abi-internal.md` has it: Go's compiler writes it to
-    /// clear it after a call to assembly and in no other way.
-    #[must_use]
-    pub fn keeps_zero(&self, at: Vaddr) -> bool {
-        let function = self.functions.at(at).filter(|_| self.is_go(at)).and_then(|id| self.functions.function(id));
-        let mut factory = InstructionInfoFactory::new();
-        function.is_some_and(|function| {
-            let is_other = |i: &Instruction| {
-                let clears = i.mnemonic() == Mnemonic::Xorps && i.op0_register() == i.op1_register();
-                let used = factory.info(i).used_registers().iter();
-                let is_zero = |r: Register| matches!(r, Register::XMM15 | Register::YMM15 | Register::ZMM15);
-                !clears && used.clone().any(|used| is_zero(used.register()) && used.access() != OpAccess::Read)
-            };
-            !function.instructions(self.image).iter().any(is_other)
-        })
-    }
-
     /// What a call does to the state of the function that makes it.
     #[must_use]
     pub fn effect_of(&self, call: &Instruction) -> CallEffect {
-        let target = match callee(call) {
-            Some(Callee::Direct(at)) => Some(at),
-            _ => None,
-        };
-        let passed = ARGUMENTS.into_iter().fold(0, |set, register| set | bit(register));
+        let (changed, passed) = (self.changed_by(call), bits(ARGUMENTS));
         if self.is_go(Vaddr(call.ip())) {
-            // No register is kept (Go's `abi-internal.md`); arguments, results and room for register arguments stand
-            // above the stack pointer and are the callee's.
-            let all = !bit(Register::RSP);
-            let function = target.and_then(|at| self.image.go_table()?.function_at(at));
+            // Arguments, results and room for register arguments stand above the stack pointer and are the callee's (Go's
+            // `abi-internal.md`).
+            let function = direct_callee(call).and_then(|at| self.image.go_table()?.function_at(at));
             let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
-            let passed = GO_ARGUMENTS.into_iter().fold(passed, |set, register| set | bit(register));
-            return CallEffect { changed: all, passed, stack, has_result: false, returns_twice: false };
+            let passed = passed | bits(GO_ARGUMENTS);
+            return CallEffect { changed, passed, stack, is_go: true, returns_twice: false };
         }
-        let changed = target.map_or_else(caller_saved, |at| self.changed_behind(at, 0));
-        CallEffect { changed, passed, stack: 0, has_result: true, returns_twice: self.may_return_twice(call, 0) }
+        CallEffect { changed, passed, stack: 0, is_go: false, returns_twice: self.may_return_twice(call, 0) }
     }
 
-    /// The registers that may have changed when a call comes back.
+    /// The registers that may have changed when a call comes back; with Go's convention all but the stack pointer.
     #[must_use]
     pub fn changed_by(&self, call: &Instruction) -> u16 {
-        self.effect_of(call).changed
+        if self.is_go(Vaddr(call.ip())) {
+            return !bit(Register::RSP);
+        }
+        direct_callee(call).map_or_else(caller_saved, |at| self.changed_behind(at, 0))
     }
 
     fn changed_behind(&self, at: Vaddr, depth: usize) -> u16 {
@@ -250,7 +228,7 @@ impl<'a, 'data> Code<'a, 'data> {
             Some(Callee::Direct(at)) => self.comes_back_from(at, depth),
             Some(Callee::Through(slot)) => match self.data.pointer_at(slot) {
                 Some(PointerTarget::Local(at)) if self.image.is_constant(slot) => self.comes_back_from(at, depth),
-                _ => !self.never_returns(slot),
+                _ => !self.is_named_in(slot, &NEVER_RETURN),
             },
             Some(Callee::Computed) | None => true,
         }
@@ -309,11 +287,6 @@ impl<'a, 'data> Code<'a, 'data> {
             work.extend(&block.successors);
         }
         false
-    }
-
-    /// Whether the pointer at `slot` is one to a function that is known not to return.
-    fn never_returns(&self, slot: Vaddr) -> bool {
-        self.is_named_in(slot, &NEVER_RETURN)
     }
 
     /// Whether the pointer at `slot` is one to a function of another file with one of these names.
@@ -384,6 +357,14 @@ impl<'a, 'data> Code<'a, 'data> {
     }
 }
 
+/// The address that a call names.
+fn direct_callee(call: &Instruction) -> Option<Vaddr> {
+    match callee(call) {
+        Some(Callee::Direct(at)) => Some(at),
+        _ => None,
+    }
+}
+
 /// The part of a sorted list that lies in a range.
 fn between(sorted: &[Vaddr], start: Vaddr, end: Vaddr) -> &[Vaddr] {
     let first = sorted.partition_point(|&at| at < start);
@@ -401,5 +382,5 @@ fn written(instruction: &Instruction, factory: &mut InstructionInfoFactory) -> u
     let writes = used.filter(|used| {
         matches!(used.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
     });
-    writes.fold(0, |set, used| set | bit(used.register()))
+    bits(writes.map(iced_x86::UsedRegister::register))
 }

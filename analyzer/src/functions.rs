@@ -305,9 +305,7 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
 
 /// Whether a frame description covers `at`.
 fn is_described(image: &Image<'_>, at: Vaddr) -> bool {
-    let frames = image.frame_descriptions();
-    let before = frames.partition_point(|frame| frame.start <= at).checked_sub(1).and_then(|index| frames.get(index));
-    before.is_some_and(|frame| at < frame.end)
+    image.frame_before(at).is_some_and(|frame| at < frame.end)
 }
 
 /// Decodes the body that Go's function table bounds.

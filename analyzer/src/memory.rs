@@ -5,7 +5,7 @@
 //! Over-approximates: an element of an array may be any element of the object behind its first one. May miss: constants
 //! that code changes after making their pages writable again.
 
-use iced_x86::{Instruction, Register};
+use iced_x86::Instruction;
 
 use crate::address::Vaddr;
 use crate::code::Code;
@@ -39,12 +39,6 @@ impl Memory<'_, '_> {
     #[must_use]
     pub fn is_go(&self, instruction: &Instruction) -> bool {
         self.code.is_go(Vaddr(instruction.ip()))
-    }
-
-    /// Whether what an instruction of Go stores is its zero register.
-    #[must_use]
-    pub fn is_zero_of_go(&self, instruction: &Instruction) -> bool {
-        instruction.op1_register() == Register::XMM15 && self.code.keeps_zero(Vaddr(instruction.ip()))
     }
 
     /// The state at the entry of the function that starts at `start`.

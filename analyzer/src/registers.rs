@@ -1,8 +1,9 @@
 //! The machine state that the data-flow analysis tracks.
 //!
-//! Sixteen general-purpose registers, pairs in vector registers, and the function's own stack frame. [`State::step`] says what an instruction makes
-//! of a [`State`], [`State::refine`] what a branch that was taken tells about one. Widths follow the architecture (SDM
-//! volume 1, 3.4.1.1): a 32-bit write clears the upper half, 8- and 16-bit writes keep the rest.
+//! Sixteen general-purpose registers, pairs in vector registers, and the function's own stack frame. [`State::step`]
+//! says what an instruction makes of a [`State`], [`State::refine`] what a branch that was taken tells about one. Widths
+//! follow the architecture (SDM volume 1, 3.4.1.1): a 32-bit write clears the upper half, 8- and 16-bit writes keep the
+//! rest.
 //!
 //! Over-approximates: every instruction that is not modelled makes what it writes unknown. May miss: a store through a
 //! pointer that was not derived from the stack pointer in this function is taken not to hit a spilled value; a callee
@@ -56,8 +57,9 @@ pub struct CallEffect {
     pub passed: u16,
     /// How many bytes above the stack pointer at the call are the callee's.
     pub stack: u32,
-    /// Whether what it leaves in `rax` is looked for in the callee (Go's results are not).
-    pub has_result: bool,
+    /// Whether it follows Go's convention (Go's `abi-internal.md`): what it leaves in `rax` is not looked for in the
+    /// callee, and `xmm15` is zero when it comes back.
+    pub is_go: bool,
     /// Whether it may come back more than once (`setjmp`), the frame as it is then.
     pub returns_twice: bool,
 }
@@ -81,10 +83,15 @@ pub fn bit(register: Register) -> u16 {
     index_of(register).and_then(|index| u32::try_from(index).ok()).map_or(0, |index| 1 << index)
 }
 
+/// The set that holds these.
+pub fn bits(registers: impl IntoIterator<Item = Register>) -> u16 {
+    registers.into_iter().fold(0, |set, register| set | bit(register))
+}
+
 /// The set of registers that a callee may change.
 #[must_use]
 pub fn caller_saved() -> u16 {
-    CALLER_SAVED.into_iter().fold(0, |set, register| set | bit(register))
+    bits(CALLER_SAVED)
 }
 
 impl State {
@@ -99,6 +106,9 @@ impl State {
             state.set(register, Value::One(Atom::Parameter(number)));
         }
         state.set(Register::RSP, Value::One(Atom::Frame(0)));
+        if is_go {
+            state.vectors.set_zero_of_go();
+        }
         state
     }
 

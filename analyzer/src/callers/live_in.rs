@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::Callers;
 use crate::address::Vaddr;
-use crate::arguments::{CallSite, Callee, callee};
+use crate::arguments::{CallSite, Callee, callee, is_call};
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::dataflow;
@@ -25,7 +25,7 @@ use crate::elf::SymbolKind;
 use crate::functions::Function;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
-use crate::registers::{ARGUMENTS, State, bit, caller_saved};
+use crate::registers::{ARGUMENTS, State, bit, bits, caller_saved};
 use crate::value::{Atom, Value};
 
 /// More functions are not looked at for one answer.
@@ -169,9 +169,7 @@ impl<'a, 'data> Callers<'a, 'data> {
         let (instructions, cfg) = code.control_flow(function);
         let has_memory = |i: &Instruction| (0..i.op_count()).any(|operand| i.op_kind(operand) == OpKind::Memory);
         // Whom it jumps to gets its arguments, too.
-        let is_jump = |i: &Instruction| {
-            leaves(function, i) && !matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
-        };
+        let is_jump = |i: &Instruction| leaves(function, i) && !is_call(i);
         if function.undecodable.is_some() {
             return None;
         }
@@ -216,8 +214,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             PointerTarget::Symbol(index, 0) => {
                 let symbol = usize::try_from(index).ok().and_then(|index| entry.image.symbols().get(index))?;
                 if let Some((_, count)) = PARAMETERS.iter().find(|(name, _)| *name == symbol.name) {
-                    let parameters = ARGUMENTS.into_iter().take(*count);
-                    return Some(Entered::Reading(parameters.fold(0, |set, register| set | bit(register))));
+                    return Some(Entered::Reading(bits(ARGUMENTS.into_iter().take(*count))));
                 }
                 let mut keys = Vec::new();
                 for found in self.program.bind(module, index) {
@@ -270,10 +267,8 @@ impl<'a, 'data> Callers<'a, 'data> {
         let function = self.program.module(key.0)?.summary.functions().function(key.1)?;
         let (instructions, cfg) = code.control_flow(function);
         let mut results = Vec::new();
-        let is_way_out = |i: &Instruction| {
-            let is_call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-            i.flow_control() == FlowControl::Return || !is_call && leaves(function, i)
-        };
+        let is_way_out =
+            |i: &Instruction| i.flow_control() == FlowControl::Return || !is_call(i) && leaves(function, i);
         dataflow::observe(&code.memory(), &instructions, &cfg, is_way_out, |instruction, at, state| {
             let returns = instruction.flow_control() == FlowControl::Return;
             results.push(returns.then(|| (at, state.register(Register::RAX))));

@@ -24,10 +24,14 @@ pub struct References {
     pointed: Vec<Vaddr>,
 }
 
-fn within<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> + use<'e> {
+fn edges_in<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> &'e [(Vaddr, FunctionId)] {
     let first = edges.partition_point(|(at, _)| *at < range.start);
     let behind = edges.partition_point(|(at, _)| *at < range.end);
-    edges.get(first..behind).unwrap_or(&[]).iter().map(|(_, function)| *function)
+    edges.get(first..behind).unwrap_or(&[])
+}
+
+fn within<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> impl Iterator<Item = FunctionId> + use<'e> {
+    edges_in(edges, range).iter().map(|(_, function)| *function)
 }
 
 impl References {
@@ -72,9 +76,7 @@ impl References {
 
     /// The addresses in `range` that functions take, each with the function.
     pub fn taken_in(&self, range: &Range<Vaddr>) -> &[(Vaddr, FunctionId)] {
-        let first = self.addresses.partition_point(|(at, _)| *at < range.start);
-        let behind = self.addresses.partition_point(|(at, _)| *at < range.end);
-        self.addresses.get(first..behind).unwrap_or(&[])
+        edges_in(&self.addresses, range)
     }
 
     /// The functions that call or jump through the pointer at `slot`.

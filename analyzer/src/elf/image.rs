@@ -191,7 +191,7 @@ impl<'data> Image<'data> {
     #[must_use]
     pub fn symbol_table(&self) -> Option<Range<Vaddr>> {
         let start = Vaddr(self.outline.tags.symtab?);
-        let size = u64::try_from(self.symbols.len()).ok()?.checked_mul(24)?;
+        let size = u64::try_from(self.symbols.len()).ok()?.checked_mul(symbol::ENTRY_SIZE)?;
         Some(start..start.checked_add(size)?)
     }
 
@@ -244,6 +244,13 @@ impl<'data> Image<'data> {
     #[must_use]
     pub fn frame_descriptions(&self) -> &[FrameDescription] {
         &self.frames().descriptions
+    }
+
+    /// The last frame description that starts at `at` or before.
+    #[must_use]
+    pub fn frame_before(&self, at: Vaddr) -> Option<&FrameDescription> {
+        let frames = self.frame_descriptions();
+        frames.get(frames.partition_point(|frame| frame.start <= at).checked_sub(1)?)
     }
 
     /// Why [`Self::frame_descriptions`] may lack some.

@@ -141,6 +141,9 @@ impl Symbol<'_> {
     }
 }
 
+/// Bytes of an entry of the symbol table (gABI, "Symbol Table").
+pub(super) const ENTRY_SIZE: u64 = size_of::<elf::Sym64<LE>>() as u64;
+
 /// Reads `count` symbols. The count is bounded by the file: the table must lie in the file part of a segment.
 pub(super) fn parse<'data>(
     space: &AddressSpace<'data>,
@@ -149,10 +152,10 @@ pub(super) fn parse<'data>(
     count: u64,
 ) -> Result<Vec<Symbol<'data>>, ImageError> {
     let Some(start) = tags.symtab.map(Vaddr) else { return Ok(Vec::new()) };
-    if let Some(found) = tags.syment.filter(|size| *size != 24) {
+    if let Some(found) = tags.syment.filter(|size| *size != ENTRY_SIZE) {
         return Err(ImageError::DynamicValue { tag: "DT_SYMENT", found, expected: "24" });
     }
-    let entries: &[elf::Sym64<LE>] = space.table("DT_SYMTAB", start, count.saturating_mul(24))?;
+    let entries: &[elf::Sym64<LE>] = space.table("DT_SYMTAB", start, count.saturating_mul(ENTRY_SIZE))?;
     let versions = VersionTable::parse(space, tags, strings, count)?;
     entries.iter().enumerate().map(|(index, entry)| symbol(entry, index, strings, &versions)).collect()
 }

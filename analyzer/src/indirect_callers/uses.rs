@@ -13,7 +13,7 @@ use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAcc
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
-use crate::arguments::callee;
+use crate::arguments::{callee, is_call};
 use crate::cfg::{BlockId, Cfg};
 use crate::code::Code;
 use crate::dataflow;
@@ -69,11 +69,6 @@ pub(super) struct Targets<'t> {
     pub(super) is_narrow: bool,
 }
 
-/// The ways of an address that a function gets from `source`.
-pub(super) fn ways(code: &Code<'_, '_>, function: &Function, source: Source, targets: &Targets<'_>) -> Option<Ways> {
-    follow(code, function, source, targets)
-}
-
 /// Whether all that the function does with the address of a variable is to read memory behind it.
 pub(crate) fn only_reads(
     code: &Code<'_, '_>,
@@ -88,11 +83,12 @@ pub(crate) fn only_reads(
         stack_read_by_own: i64::MAX,
         is_narrow: true,
     };
-    let ways = follow(code, function, Source::Variable(variable), &targets);
-    ways.is_some_and(|ways| ways.calls.is_empty() && ways.stored.is_empty())
+    let found = ways(code, function, Source::Variable(variable), &targets);
+    found.is_some_and(|ways| ways.calls.is_empty() && ways.stored.is_empty())
 }
 
-fn follow(code: &Code<'_, '_>, function: &Function, source: Source, targets: &Targets<'_>) -> Option<Ways> {
+/// The ways of an address that a function gets from `source`.
+pub(super) fn ways(code: &Code<'_, '_>, function: &Function, source: Source, targets: &Targets<'_>) -> Option<Ways> {
     let (instructions, cfg) = code.control_flow(function);
     // No edge leads from where an address is stored to where `setjmp` returns once more.
     if instructions.iter().any(|i| callee(i).is_some() && code.effect_of(i).returns_twice) {
@@ -191,28 +187,27 @@ impl Uses<'_, '_, '_> {
 
     /// Whether the instruction brings the address into its first operand.
     fn is_source(&self, instruction: &Instruction) -> bool {
-        let (source, loads) = match self.source {
-            Source::Target(at) => (at, true),
+        let is_named = match self.source {
+            Source::Target(at) => fixed_memory_operand(instruction) == Some(at),
             // Who reads or writes the variable itself does not take its address.
-            Source::Variable(at) => (at, instruction.mnemonic() == Mnemonic::Lea),
-            Source::Argument(_) => return false,
+            Source::Variable(at) => {
+                instruction.mnemonic() == Mnemonic::Lea && fixed_memory_operand(instruction) == Some(at)
+            }
+            Source::Argument(_) => false,
         };
-        loads && fixed_memory_operand(instruction) == Some(source) || self.is_number(instruction)
+        is_named || self.is_number(instruction)
     }
 
     /// Whether the address stands in the instruction as a number.
     fn is_number(&self, instruction: &Instruction) -> bool {
-        let (source, loads) = match self.source {
-            Source::Target(at) => (at, true),
-            Source::Variable(at) => (at, false),
-            Source::Argument(_) => return false,
-        };
+        let (Source::Target(source) | Source::Variable(source)) = self.source else { return false };
+        let is_variable = matches!(self.source, Source::Variable(_));
         let is_named = (0..instruction.op_count()).any(|operand| {
             use OpKind::{Immediate32, Immediate32to64, Immediate64, Memory};
             match instruction.op_kind(operand) {
                 Immediate32 | Immediate64 | Immediate32to64 => instruction.immediate(operand) == source.0,
                 // An array that a register indexes.
-                Memory => !loads && is_indexed(instruction) && instruction.memory_displacement64() == source.0,
+                Memory => is_variable && is_indexed(instruction) && instruction.memory_displacement64() == source.0,
                 _ => false,
             }
         });
@@ -325,7 +320,7 @@ impl Uses<'_, '_, '_> {
             return (!is_result(Register::RAX) && !is_result(Register::RDX)).then_some(());
         }
         // A jump to another part of the same function takes everything along; before a tail call all is given back.
-        let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        let is_jump = !is_call(instruction);
         let is_kept = copies.registers & !caller_saved() != 0 || !copies.slots.is_empty() && place.top != Some(0);
         if is_jump && is_kept && !self.stays(instruction) {
             return None;
@@ -358,7 +353,7 @@ impl Uses<'_, '_, '_> {
     ) -> Option<()> {
         let effect = self.code.effect_of(instruction);
         let held = copies.registers & effect.passed;
-        let is_jump = !matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        let is_jump = !is_call(instruction);
         // A part of the same function may go on with any register.
         let left = copies.registers & caller_saved() & !effect.passed;
         if is_jump && through.is_none() && left & (self.targets.read_by)(instruction) != 0 {

@@ -100,7 +100,6 @@ impl State {
         use Mnemonic::{Mov, Movapd, Movaps, Movdqa, Movdqu, Movupd, Movups};
         match instruction.mnemonic() {
             Mov if distance == 0 => self.operand(instruction, 1, memory),
-            Movups if memory.is_zero_of_go(instruction) => Value::constant(0),
             Movaps | Movapd | Movups | Movupd | Movdqa | Movdqu => self.stored_half(instruction, distance),
             _ => Value::Top,
         }

@@ -59,7 +59,9 @@ impl State {
             self.set(register, Value::Top);
         }
         self.vectors.forget_all();
-        if effect.has_result && effect.changed & bit(Register::RAX) != 0 {
+        if effect.is_go {
+            self.vectors.set_zero_of_go();
+        } else if effect.changed & bit(Register::RAX) != 0 {
             self.set(Register::RAX, Value::One(Atom::Returned(at)));
         }
         self.frame.forget_escaped();
