@@ -2,8 +2,8 @@
 //!
 //! Input: what is reached. Output: for any function its call sites, with the state of the machine at each.
 //!
-//! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to them
-//! ([`Reachable::is_address_taken`]).
+//! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to
+//! them ([`Reachable::is_address_taken`]).
 
 mod live_in;
 mod references;

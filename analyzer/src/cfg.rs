@@ -1,9 +1,9 @@
 //! The control-flow graph of one function: its decoded instructions cut into basic blocks.
 //!
 //! Input: the function's instructions in address order and the targets of its jump tables. Output: [`Cfg`]. Edges are
-//! those inside the function; a jump that leaves it ends its block. An indirect jump has an edge to every address of the
-//! function that a jump table, a pointer in data or an instruction names, and to every block that nothing else leads to;
-//! where there is none it is a tail call.
+//! those inside the function; a jump that leaves it ends its block. An indirect jump has an edge to every address of
+//! the function that a jump table, a pointer in data or an instruction names, and to every block that nothing else
+//! leads to; where there is none it is a tail call.
 //!
 //! Over-approximates: all tables serve all indirect jumps of which nothing is known. May miss: jumps to addresses that
 //! are computed and nowhere written down, edges into an instruction's middle.
@@ -218,7 +218,8 @@ impl Cfg {
         leads
     }
 
-    /// For each block its place in a reverse post-order from the entry and the orphans; what no path leads to comes last.
+    /// For each block its place in a reverse post-order from the entry and the orphans; what no path leads to comes
+    /// last.
     #[must_use]
     pub fn reverse_postorder(&self) -> Vec<usize> {
         let mut ranks = vec![usize::MAX; self.blocks.len()];

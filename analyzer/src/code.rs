@@ -1,8 +1,8 @@
 //! The code of one file, ready for data flow: control-flow graphs, and which calls come back.
 //!
-//! Input: what [`crate::functions`] and [`crate::data`] found. Output: [`Code`], which builds the [`Cfg`] of any function.
-//! A call that never returns must not have an edge to the instruction behind it: compilers put unrelated code there, and
-//! what the callee leaves in registers would be taken to flow into it.
+//! Input: what [`crate::functions`] and [`crate::data`] found. Output: [`Code`], which builds the [`Cfg`] of any
+//! function. A call that never returns must not have an edge to the instruction behind it: compilers put unrelated code
+//! there, and what the callee leaves in registers would be taken to flow into it.
 //!
 //! Over-approximates: a function counts as returning unless no path from its entry to a return was found.
 //! May miss: what [`crate::never_return`] names.
@@ -53,7 +53,8 @@ pub struct Code<'a, 'data> {
     answers: &'a Answers,
 }
 
-/// What was asked about the code of a file so far; the answers depend on nothing else, so that they can be kept with it.
+/// What was asked about the code of a file so far; the answers depend on nothing else, so that they can be kept with
+/// it.
 #[derive(Debug, Default)]
 pub struct Answers {
     returns: Memo<bool>,
@@ -166,8 +167,8 @@ impl<'a, 'data> Code<'a, 'data> {
     pub fn effect_of(&self, call: &Instruction) -> CallEffect {
         let (changed, passed) = (self.changed_by(call), bits(ARGUMENTS));
         if self.is_go(Vaddr(call.ip())) {
-            // Arguments, results and room for register arguments stand above the stack pointer and are the callee's (Go's
-            // `abi-internal.md`).
+            // Arguments, results and room for register arguments stand above the stack pointer and are the callee's
+            // (Go's `abi-internal.md`).
             let function = direct_callee(call).and_then(|at| self.image.go_table()?.function_at(at));
             let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
             let passed = passed | bits(GO_ARGUMENTS);

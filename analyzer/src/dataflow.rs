@@ -2,8 +2,8 @@
 //!
 //! Input: a function's instructions, its [`Cfg`] and its memory. Output: the [`State`] before each instruction that the
 //! caller asked for. The solver iterates [`State::step`] over blocks until nothing grows (a worklist in reverse
-//! post-order, so that a block is visited when those before it have been, loops apart). It ends because each [`crate::value::Value`] can only climb
-//! a lattice of bounded height, and climbs it at once where it keeps climbing.
+//! post-order, so that a block is visited when those before it have been, loops apart). It ends because each
+//! [`crate::value::Value`] can only climb a lattice of bounded height, and climbs it at once where it keeps climbing.
 //!
 //! Over-approximates: joins at block starts forget which path was taken. May miss: what [`crate::registers`] names.
 
@@ -194,7 +194,8 @@ impl Branch {
             _ => return None,
         };
         let register = compare.op0_register();
-        // A write of half a register clears the rest (SDM volume 1, 3.4.1.1), so that a result of zero is zero as a whole.
+        // A write of half a register clears the rest (SDM volume 1, 3.4.1.1), so that a result of zero is zero as a
+        // whole.
         let is_result = !matches!(compare.mnemonic(), Mnemonic::Test | Mnemonic::Cmp);
         let bytes = if is_result && register.size() == 4 { 8 } else { register.size() };
         let full = register.full_register();

@@ -56,8 +56,8 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
         };
         // The kernel looks at the low half of the register (arch/x86/entry/entry_64.S).
         let Ok(number) = u32::try_from(number & 0xffff_ffff) else { continue };
-        // No call of x86-64 has such a number: the kernel answers ENOSYS, or takes it for one of x32, which no filter of
-        // ours lets through. They come from reading on behind an array whose end is not known.
+        // No call of x86-64 has such a number: the kernel answers ENOSYS, or takes it for one of x32, which no filter
+        // of ours lets through. They come from reading on behind an array whose end is not known.
         if number >= X32_BIT {
             continue;
         }

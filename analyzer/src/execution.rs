@@ -5,7 +5,8 @@
 //! is looked for in the folders that `PATH` has by default (environ(7), login(1)); a file that is neither an executable
 //! nor a script is one for the shell, as `execvp` and every shell take it (POSIX, exec).
 //!
-//! Over-approximates: a name counts for every folder of the default `PATH` that has it. May miss: other values of `PATH`.
+//! Over-approximates: a name counts for every folder of the default `PATH` that has it. May miss: other values of
+//! `PATH`.
 
 use std::ffi::OsStr;
 use std::fs::File;

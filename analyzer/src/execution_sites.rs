@@ -1,11 +1,12 @@
 //! Where a program executes others, and which: DESIGN section 3, rule 7.
 //!
-//! Input: what is reached, and the sites of `execve` and `execveat` among it. Output: [`Executions`]: the names that are
-//! known, and an assumption for each place where the name is not. Two kinds of places are looked at. Every site of the
-//! two calls, whatever function it stands in, with the name followed to the callers; and the calls of the C library's
-//! functions that put the name together before they execute it (`execvp`) or hand it to a child (`posix_spawn`). What is
-//! not known inside those functions is no question of its own: their callers' names answer it. Nor is the shell that
-//! `execvp` tries with a file that the kernel refuses: [`crate::execution`] takes such a file for the shell's.
+//! Input: what is reached, and the sites of `execve` and `execveat` among it. Output: [`Executions`]: the names that
+//! are known, and an assumption for each place where the name is not. Two kinds of places are looked at. Every site of
+//! the two calls, whatever function it stands in, with the name followed to the callers; and the calls of the C
+//! library's functions that put the name together before they execute it (`execvp`) or hand it to a child
+//! (`posix_spawn`). What is not known inside those functions is no question of its own: their callers' names answer it.
+//! Nor is the shell that `execvp` tries with a file that the kernel refuses: [`crate::execution`] takes such a file for
+//! the shell's.
 //!
 //! Over-approximates: where some name is not known, every reached text of the same file that is the absolute path of a
 //! program counts as one. May miss: what no constant names; each such place is an assumption.
@@ -230,8 +231,8 @@ impl<'s, 'a, 'data> CLibrary<'s, 'a, 'data> {
         Self { program, reached, callers, by_name, plain: named(&PLAIN), users }
     }
 
-    /// Whether `function` is reached by way of functions that execute by name only. Of `execve` itself, which others may
-    /// call directly, this is asked of those who take its address: its calls are known.
+    /// Whether `function` is reached by way of functions that execute by name only. Of `execve` itself, which others
+    /// may call directly, this is asked of those who take its address: its calls are known.
     fn is_inside(&self, function: FunctionKey) -> bool {
         // Somebody who is not known calls it.
         if self.by_name.contains(&function) {

@@ -2,8 +2,9 @@
 //!
 //! Input: an [`Image`]. Output: [`Functions`], sorted by start address. Bounds come from the frame descriptions of
 //! `.eh_frame` (every compiler for x86-64 emits them, psABI 4.2.4) and, for Go, from its own table; their bodies are
-//! decoded from end to end. Code that neither covers (assembly, PLT stubs, C libraries built without unwind tables) is found from what refers
-//! to it: entry point, symbols, pointers in data, calls, jumps and addresses in code; from there every path is followed.
+//! decoded from end to end. Code that neither covers (assembly, PLT stubs, C libraries built without unwind tables) is
+//! found from what refers to it: entry point, symbols, pointers in data, calls, jumps and addresses in code; from there
+//! every path is followed.
 //!
 //! Over-approximates: a body counts as a whole. May miss: code outside frame descriptions that nothing refers to.
 
@@ -268,8 +269,8 @@ fn next_start(frames: &[FrameDescription], frame: &FrameDescription) -> Vaddr {
     frames.get(index).map_or(Vaddr(u64::MAX), |next| next.start)
 }
 
-/// Decodes the body that a frame description bounds, and what it runs on into: where unwinding is impossible (around the
-/// system call of a `clone`), assembly leaves code between two descriptions. `next` is where the next one starts.
+/// Decodes the body that a frame description bounds, and what it runs on into: where unwinding is impossible (around
+/// the system call of a `clone`), assembly leaves code between two descriptions. `next` is where the next one starts.
 fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) -> Function {
     // The description of a signal trampoline begins one byte early, so that an unwinder that looks up the return
     // address minus one finds it (glibc: sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).

@@ -5,16 +5,17 @@
 //! says on what that rests.
 //!
 //! * Mutexes with the protocol `PTHREAD_PRIO_PROTECT`: only `pthread_mutexattr_setprotocol` makes them (POSIX). Locking
-//!   one changes the thread's priority (glibc `nptl/tpp.c`), recognised as the functions without a name that ask for the
-//!   range of priorities, or for the thread's own.
+//!   one changes the thread's priority (glibc `nptl/tpp.c`), recognised as the functions without a name that ask for
+//!   the range of priorities, or for the thread's own.
 //! * Profiling of shared libraries: the loader starts it only if `LD_PROFILE` was in its environment (ld.so(8), glibc
 //!   `elf/dl-profile.c`), recognised by its interval timer, which nothing else in the loader uses.
 //! * Sun RPC: every thread that ends withdraws the services that it has registered (glibc `sunrpc/rpc_thread.c`), with
 //!   `svc_unregister`, which does nothing if there is none. Only `svc_register` registers one (rpc(3)).
 //! * The child of `posix_spawn` acts as the attributes and file actions say (glibc `sysdeps/unix/sysv/linux/spawni.c`,
-//!   `__spawni_child`, recognised by what it calls). Only `posix_spawnattr_setflags` and `posix_spawn_file_actions_add*`
-//!   put something there; what the C library itself asks for in `system` and `popen` (signals, `dup2`, closing) is not
-//!   behind the guard. Here single calls of the child are guarded, and the openers count when other files call them.
+//!   `__spawni_child`, recognised by what it calls). Only `posix_spawnattr_setflags` and
+//!   `posix_spawn_file_actions_add*` put something there; what the C library itself asks for in `system` and `popen`
+//!   (signals, `dup2`, closing) is not behind the guard. Here single calls of the child are guarded, and the openers
+//!   count when other files call them.
 //! * `pthread_create` gives the new thread the scheduling and the processors of its attributes (glibc
 //!   `nptl/pthread_create.c`). Only `pthread_attr_setinheritsched`, `pthread_attr_setaffinity_np` and
 //!   `pthread_setattr_default_np` put such a thing there; here single sites are guarded.

@@ -3,8 +3,8 @@
 //! Input: a function whose address was taken. Output: the calls that may enter it by that address, or `None` if nobody
 //! can tell. Two ways are followed. The address stands in data of its own file: then the calls are sought among the
 //! reached indirect calls of that file, and one is left out where what it reads is known to be something else, or where
-//! it reads so many bytes behind an object that none of the tables has the function there. Or code of any file loads the
-//! address and does nothing but call it (`uses`).
+//! it reads so many bytes behind an object that none of the tables has the function there. Or code of any file loads
+//! the address and does nothing but call it (`uses`).
 //!
 //! Over-approximates: any address that code or data takes may be the start of a table. May miss: calls from other files
 //! that are handed the table.
@@ -93,8 +93,8 @@ fn names<'data>(callers: &Callers<'_, 'data>, module: ModuleId, start: Vaddr) ->
     symbols.iter().filter(|s| s.is_exported() && s.value == start).map(|s| s.name).collect()
 }
 
-/// The calls in functions that load the address, other than from `tables`; `None` if one of them does something else with it, or if it stands in
-/// reached data under a name.
+/// The calls in functions that load the address, other than from `tables`; `None` if one of them does something else
+/// with it, or if it stands in reached data under a name.
 fn loaded(
     callers: &Callers<'_, '_>,
     callee: FunctionKey,

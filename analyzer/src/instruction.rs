@@ -2,8 +2,8 @@
 //!
 //! Input: a decoded instruction of an image. Output: [`Reference`]s, each with its kind, and the ways into the kernel.
 //! In position-independent code every address is relative to `rip`; in position-dependent code displacements and
-//! immediates that fall into the image count as addresses too (DESIGN section 3, rule 2), but in Go's, whose compiler and
-//! assembler write `lea` for every address (`cmd/internal/obj/x86/obj6.go`).
+//! immediates that fall into the image count as addresses too (DESIGN section 3, rule 2), but in Go's, whose compiler
+//! and assembler write `lea` for every address (`cmd/internal/obj/x86/obj6.go`).
 //!
 //! Over-approximates: an integer constant that happens to look like an address of a position-dependent image counts as
 //! one. May miss: addresses that code computes from parts, none of which is an address.
@@ -74,8 +74,8 @@ pub fn role(instruction: &Instruction) -> Role {
     }
 }
 
-/// Calls `add` with each address that the instruction refers to, and how; `has_absolute` says whether its numbers can be
-/// addresses.
+/// Calls `add` with each address that the instruction refers to, and how; `has_absolute` says whether its numbers can
+/// be addresses.
 pub fn references(
     instruction: &Instruction,
     image: &Image<'_>,

@@ -5,9 +5,9 @@
 //! the table's own start, and 8-byte addresses (position-dependent files; in others they are relocated pointers, which
 //! [`crate::data`] knows). Tables lie in read-only data or in the text itself.
 //!
-//! A table has no recorded length: it is read on until something else is referred to, an entry does not point to code, or
-//! an entry points into another function that something calls (the only foreign code that a table may name is a `.cold`
-//! fragment, and nobody calls those).
+//! A table has no recorded length: it is read on until something else is referred to, an entry does not point to code,
+//! or an entry points into another function that something calls (the only foreign code that a table may name is a
+//! `.cold` fragment, and nobody calls those).
 //!
 //! Over-approximates: every table that the function refers to serves every indirect jump in it. May miss: tables whose
 //! address is computed.

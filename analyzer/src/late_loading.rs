@@ -2,8 +2,8 @@
 //! rule 6).
 //!
 //! Input: what is reached so far. Output: [`Request`]s for more libraries, and names that may be looked up. A name is
-//! known if some reached code or data points to its text. Names that the C library composes are modelled: the modules of
-//! `nsswitch.conf` (nsswitch.conf(5), glibc `nss/nss_module.c`), the character set converters of `gconv` (glibc
+//! known if some reached code or data points to its text. Names that the C library composes are modelled: the modules
+//! of `nsswitch.conf` (nsswitch.conf(5), glibc `nss/nss_module.c`), the character set converters of `gconv` (glibc
 //! `iconv/gconv_dl.c`).
 //!
 //! Over-approximates: any text that names a library counts, wherever it is used. May miss: names that the program reads

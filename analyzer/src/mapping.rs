@@ -6,8 +6,8 @@
 //!
 //! A mapping shows the file, not a copy. If another process writes to the file meanwhile, the bytes change under a
 //! `&[u8]`; if it makes the file shorter, touching the lost part raises `SIGBUS`. Libraries in use are replaced by
-//! renaming (dpkg, rpm, install(1)), which leaves a mapping as it is, and ld.so rests on the same. Every consumer checks
-//! bounds against the length that was mapped and re-reads no value that it has checked, so that a file which is
+//! renaming (dpkg, rpm, install(1)), which leaves a mapping as it is, and ld.so rests on the same. Every consumer
+//! checks bounds against the length that was mapped and re-reads no value that it has checked, so that a file which is
 //! changed in place can give a wrong analysis and end the process, but no access outside the mapping.
 
 #![allow(unsafe_code, reason = "mapping a file is unsafe; the module's documentation says on what it rests")]

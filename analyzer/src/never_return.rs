@@ -1,10 +1,10 @@
 //! Functions that do not return, or more than once, by what their names promise.
 //!
-//! Input: an [`Image`]. Output: where functions start that do not return. What stands behind a call to one of them is no
-//! continuation of it: another part of the caller, or another function.
+//! Input: an [`Image`]. Output: where functions start that do not return. What stands behind a call to one of them is
+//! no continuation of it: another part of the caller, or another function.
 //!
-//! Over-approximates: nothing. May miss: a replacement of one of them that does return. Those that return twice are known
-//! by their code too ([`crate::code`]).
+//! Over-approximates: nothing. May miss: a replacement of one of them that does return. Those that return twice are
+//! known by their code too ([`crate::code`]).
 
 use rustc_hash::FxHashSet;
 
@@ -51,8 +51,8 @@ pub const RETURN_TWICE: [&[u8]; 11] = [
     b"__libc_vfork",
 ];
 
-/// Functions of Go's runtime behind whose calls Go's compiler writes no code (`cmd/compile/internal/ssagen/ssa.go`: calls
-/// that end a block of kind `BlockExit`).
+/// Functions of Go's runtime behind whose calls Go's compiler writes no code (`cmd/compile/internal/ssagen/ssa.go`:
+/// calls that end a block of kind `BlockExit`).
 const GO_NEVER_RETURN: [&[u8]; 22] = [
     b"runtime.throw",
     b"runtime.throwinit",

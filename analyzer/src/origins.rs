@@ -1,9 +1,9 @@
 //! Values that come from elsewhere: parameters are followed to the callers, variables to their stores.
 //!
-//! Input: values seen in reached functions. Output: [`Origins`]: the constants and addresses that they can be, each with
-//! the place where it is written down, and the places where nobody knows (DESIGN section 3, rule 5). A wrapper needs no
-//! name: a function whose parameter ends up as a system call's number is one, however many levels lie between, and
-//! whether the number is passed in a register, on the stack, in a structure or in a variable.
+//! Input: values seen in reached functions. Output: [`Origins`]: the constants and addresses that they can be, each
+//! with the place where it is written down, and the places where nobody knows (DESIGN section 3, rule 5). A wrapper
+//! needs no name: a function whose parameter ends up as a system call's number is one, however many levels lie between,
+//! and whether the number is passed in a register, on the stack, in a structure or in a variable.
 //!
 //! Over-approximates: a parameter is joined over all reached callers, a variable over all stores in its file. May miss:
 //! stores to a variable through a pointer that is computed from another variable's address; calls from other files

@@ -134,8 +134,8 @@ impl<'data> Program<'data> {
             .collect()
     }
 
-    /// Whether anything binds to the object that a module exports as `name`: another module knows the name, or the module
-    /// itself reaches its own object by it.
+    /// Whether anything binds to the object that a module exports as `name`: another module knows the name, or the
+    /// module itself reaches its own object by it.
     #[must_use]
     pub fn is_bound_by_name(&self, exporter: ModuleId, name: &[u8]) -> bool {
         self.modules().any(|(id, module)| {

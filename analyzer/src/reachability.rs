@@ -1,10 +1,11 @@
 //! What can run once the filter is on: the least fixed point over functions and data objects.
 //!
-//! Input: roots; [`crate::solver`] computes the rest. Output: [`Reachable`]: each function and object that is reached, with the
-//! edge that reached it first, so that a path from a root can be shown (DESIGN section 3, rules 1 to 4).
+//! Input: roots; [`crate::solver`] computes the rest. Output: [`Reachable`]: each function and object that is reached,
+//! with the edge that reached it first, so that a path from a root can be shown (DESIGN section 3, rules 1 to 4).
 //!
-//! A function may be reached in two ways. `Before` the filter is on (constructors of libraries): its system calls need not be allowed, but every address that it takes may be called later. `After`: all of
-//! it counts. A direct call passes the caller's phase on; an address that is taken is always `After`.
+//! A function may be reached in two ways. `Before` the filter is on (constructors of libraries): its system calls need
+//! not be allowed, but every address that it takes may be called later. `After`: all of it counts. A direct call passes
+//! the caller's phase on; an address that is taken is always `After`.
 //!
 //! Over-approximates: whole bodies, whole objects; an address counts wherever it was taken. May miss: what
 //! [`crate::functions`] and [`crate::data`] name.

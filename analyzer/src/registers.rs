@@ -1,9 +1,9 @@
 //! The machine state that the data-flow analysis tracks.
 //!
 //! Sixteen general-purpose registers, pairs in vector registers, and the function's own stack frame. [`State::step`]
-//! says what an instruction makes of a [`State`], [`State::refine`] what a branch that was taken tells about one. Widths
-//! follow the architecture (SDM volume 1, 3.4.1.1): a 32-bit write clears the upper half, 8- and 16-bit writes keep the
-//! rest.
+//! says what an instruction makes of a [`State`], [`State::refine`] what a branch that was taken tells about one.
+//! Widths follow the architecture (SDM volume 1, 3.4.1.1): a 32-bit write clears the upper half, 8- and 16-bit writes
+//! keep the rest.
 //!
 //! Over-approximates: every instruction that is not modelled makes what it writes unknown. May miss: a store through a
 //! pointer that was not derived from the stack pointer in this function is taken not to hit a spilled value; a callee

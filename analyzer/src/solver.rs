@@ -3,8 +3,9 @@
 //! Input: a [`Program`], its [`Root`]s and its [`Surroundings`]. Output: [`Reachable`]. Each node is expanded once, or
 //! twice if it is first reached in the earlier phase.
 //!
-//! Over-approximates: where the start of an array is uncertain (an index that does not begin at zero makes code refer to
-//! addresses before it), the object behind a short gap counts too. May miss: arrays of which code knows the end only.
+//! Over-approximates: where the start of an array is uncertain (an index that does not begin at zero makes code refer
+//! to addresses before it), the object behind a short gap counts too. May miss: arrays of which code knows the end
+//! only.
 
 use std::collections::VecDeque;
 use std::ops::Range;

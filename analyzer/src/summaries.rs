@@ -1,7 +1,7 @@
 //! Summaries of files that several processes load, each made once.
 //!
-//! Input: an [`Image`] and the identity of its file. Output: its [`ModuleSummary`], shared. Nothing in a summary depends
-//! on who loads the file ([`crate::summary`]).
+//! Input: an [`Image`] and the identity of its file. Output: its [`ModuleSummary`], shared. Nothing in a summary
+//! depends on who loads the file ([`crate::summary`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

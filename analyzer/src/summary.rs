@@ -1,8 +1,8 @@
 //! Everything that linking needs to know about one file, wherever it is loaded and with whom.
 //!
-//! Input: an [`Image`]. Output: [`ModuleSummary`]: functions with their references, data objects with their pointers, and
-//! system-call sites with the values of the number and of all six arguments. Nothing here depends on another file, so a
-//! summary can be made once for a library and used for every program that loads it.
+//! Input: an [`Image`]. Output: [`ModuleSummary`]: functions with their references, data objects with their pointers,
+//! and system-call sites with the values of the number and of all six arguments. Nothing here depends on another file,
+//! so a summary can be made once for a library and used for every program that loads it.
 
 use std::sync::OnceLock;
 

@@ -4,7 +4,8 @@
 //! below `Top`. A set may mix numbers, addresses and parameters, so that "1, or the caller's first argument" is one
 //! value. Joins only grow, and a set that outgrows [`MAX_ATOMS`] becomes `Top`, which bounds the height.
 //!
-//! Over-approximates: correlation between registers is lost at a join. May miss: nothing; what is not modelled is `Top`.
+//! Over-approximates: correlation between registers is lost at a join. May miss: nothing; what is not modelled is
+//! `Top`.
 
 use crate::address::Vaddr;
 

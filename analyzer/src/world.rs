@@ -1,8 +1,8 @@
 //! One process: everything that is loaded into it, and the rounds in which libraries that are loaded by name join.
 //!
-//! Input: a program, since when it has the filter, and [`Options`]. Output: [`Part`] of a policy. Each round links what is
-//! loaded so far, computes what is reached, and asks which further libraries that brings; it ends when a round brings
-//! none.
+//! Input: a program, since when it has the filter, and [`Options`]. Output: [`Part`] of a policy. Each round links what
+//! is loaded so far, computes what is reached, and asks which further libraries that brings; it ends when a round
+//! brings none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

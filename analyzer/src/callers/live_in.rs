@@ -1,12 +1,13 @@
-//! Which registers a function reads before it writes them, of those that a callee may change: what a call passes, and what
-//! only lies there.
+//! Which registers a function reads before it writes them, of those that a callee may change: what a call passes, and
+//! what only lies there.
 //!
 //! Input: a call. Output: the registers that what it enters may read (a set of [`bit`]s). A compiler leaves old values
 //! in registers that the callee has no parameter for; only the callee's code says which these are, or its name, where a
 //! standard says what it takes. Saving a register counts as reading it.
 //!
 //! Over-approximates: a call whose target is not known reads all of them, and so does code that cannot be decoded. May
-//! miss: registers that a callee reads though a call before may have changed them, which no compiler does (psABI 3.2.1).
+//! miss: registers that a callee reads though a call before may have changed them, which no compiler does (psABI
+//! 3.2.1).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Go's function table (`.gopclntab`): where each function of a Go program starts and ends.
 //!
-//! Input: the address space and the relocations. Output: [`GoTable`]. Go's linker writes no `.eh_frame`, but its runtime
-//! cannot unwind a stack without this table, so every Go program has it, stripped or not, with or without section
-//! headers. It is found by the magic number it begins with, and believed if the runtime's description of the module
-//! (`moduledata`) points to it and agrees with it. Sources: Go's `runtime/symtab.go` (`moduledata`, `pcHeader`,
+//! Input: the address space and the relocations. Output: [`GoTable`]. Go's linker writes no `.eh_frame`, but its
+//! runtime cannot unwind a stack without this table, so every Go program has it, stripped or not, with or without
+//! section headers. It is found by the magic number it begins with, and believed if the runtime's description of the
+//! module (`moduledata`) points to it and agrees with it. Sources: Go's `runtime/symtab.go` (`moduledata`, `pcHeader`,
 //! `moduledataverify1`) and `runtime/runtime2.go` (`_func`), of Go 1.2, 1.16, 1.18, 1.20 and 1.26.
 //!
 //! Over-approximates: a function's range reaches up to the next one, padding included. May miss: modules of plugins,

@@ -1,9 +1,10 @@
-//! Methods that Go's type descriptions name: 32-bit offsets from the text, which are no pointers and have no relocation.
+//! Methods that Go's type descriptions name: 32-bit offsets from the text, which are no pointers and have no
+//! relocation.
 //!
-//! Input: the address space and Go's function table. Output: [`GoMethods`]. The runtime calls what stands there: it fills
-//! the method table of an interface when a value is converted to it (`getitab`), and reflection looks methods up by
-//! name. Go's linker has set to zero or -1 what nobody can ask for. Descriptions have no list of their own; each is found
-//! by its form, wherever it stands. Sources: Go's `internal/abi/type.go` (`Type`, `UncommonType`, `Method`), and
+//! Input: the address space and Go's function table. Output: [`GoMethods`]. The runtime calls what stands there: it
+//! fills the method table of an interface when a value is converted to it (`getitab`), and reflection looks methods up
+//! by name. Go's linker has set to zero or -1 what nobody can ask for. Descriptions have no list of their own; each is
+//! found by its form, wherever it stands. Sources: Go's `internal/abi/type.go` (`Type`, `UncommonType`, `Method`), and
 //! `runtime/type.go` of earlier versions.
 //!
 //! Over-approximates: other data of the same form counts. May miss: nothing that Go 1.7 to 1.27 writes.

@@ -77,8 +77,8 @@ struct Table<'space, 'data> {
 }
 
 impl Table<'_, '_> {
-    /// Reads header and call-site table: pads, each with where its calls start and end. Sums wrap, as the unwinder's do;
-    /// what they give is checked by the caller.
+    /// Reads header and call-site table: pads, each with where its calls start and end. Sums wrap, as the unwinder's
+    /// do; what they give is checked by the caller.
     fn landing_pads(&mut self, function_start: Vaddr) -> gimli::Result<Vec<(u64, u64, u64)>> {
         // Landing pads count from here: the function's start, unless the table says otherwise.
         let base_encoding = self.encoding()?;

@@ -41,8 +41,8 @@ impl Image<'_> {
         ranges
     }
 
-    /// Whether nobody can write at `at` while the program runs: in no writable LOAD, or in `PT_GNU_RELRO`, which the loader
-    /// protects when it has relocated it (LSB core, chapter "Program Header").
+    /// Whether nobody can write at `at` while the program runs: in no writable LOAD, or in `PT_GNU_RELRO`, which the
+    /// loader protects when it has relocated it (LSB core, chapter "Program Header").
     #[must_use]
     pub fn is_constant(&self, at: Vaddr) -> bool {
         let Some(segment) = self.segment_at(at) else { return false };

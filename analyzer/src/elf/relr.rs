@@ -25,8 +25,8 @@ pub(super) fn add(
         return Err(ImageError::DynamicValue { tag: "DT_RELRSZ", found: size, expected: "a multiple of 8" });
     }
     let words: &[U64<LE>] = space.table("DT_RELR", start, size)?;
-    // Linkers sort the table within a section but not always across (mold does not), so order is no rule. That every slot
-    // has its own bytes in the file is one, and bounds what a file can make us allocate.
+    // Linkers sort the table within a section but not always across (mold does not), so order is no rule. That every
+    // slot has its own bytes in the file is one, and bounds what a file can make us allocate.
     let limit = found.len().saturating_add(space.file_words());
     // Where the next bitmap starts.
     let mut next: Option<Vaddr> = None;

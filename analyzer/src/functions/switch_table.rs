@@ -10,8 +10,8 @@ use iced_x86::{FlowControl, Instruction};
 use crate::address::Vaddr;
 use crate::elf::Image;
 
-/// The jump table of a `switch` that is being decoded: `cmp $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp *TARGET`.
-/// Only a table whose length the code itself states is read here, since what follows it is not known yet.
+/// The jump table of a `switch` that is being decoded: `cmp $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp
+/// *TARGET`. Only a table whose length the code itself states is read here, since what follows it is not known yet.
 #[derive(Debug, Default)]
 pub(super) struct SwitchTable {
     table: Option<Vaddr>,

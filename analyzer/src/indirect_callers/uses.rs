@@ -2,8 +2,8 @@
 //!
 //! Input: a function, and the instructions in it that bring the address into a register. Output: the calls and jumps
 //! through that register or a copy of it, the calls that it is passed to in a register, and the variables that it is
-//! stored in; `None` as soon as it goes anywhere else: is stored behind a pointer, returned, computed with. What lies in
-//! an argument register that the call's target does not read is not passed.
+//! stored in; `None` as soon as it goes anywhere else: is stored behind a pointer, returned, computed with. What lies
+//! in an argument register that the call's target does not read is not passed.
 //!
 //! Over-approximates: a copy that may be there counts as there. May miss: nothing.
 

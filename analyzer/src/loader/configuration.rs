@@ -1,8 +1,8 @@
 //! The folders that the program's system searches for libraries.
 //!
-//! Input: `/etc/ld.so.conf` and what it includes (ldconfig(8)), or musl's `/etc/ld-musl-x86_64.path`. Output: folders in
-//! the order of the search. The text is read rather than `/etc/ld.so.cache`, which ldconfig makes from it: a root that
-//! somebody unpacked need not have a cache.
+//! Input: `/etc/ld.so.conf` and what it includes (ldconfig(8)), or musl's `/etc/ld-musl-x86_64.path`. Output: folders
+//! in the order of the search. The text is read rather than `/etc/ld.so.cache`, which ldconfig makes from it: a root
+//! that somebody unpacked need not have a cache.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -4,8 +4,9 @@
 //! those texts lead to. Nothing here knows a program; these are the ways in which programs find plug-ins:
 //!
 //! * a template: `/usr/lib/app/lib%s.so`, `/usr/lib/x86_64-linux-gnu/lua/5.4/?.so` (package.cpath, Lua manual 6.3);
-//! * a configuration file, or a folder of them, that a text names: words that end in `.so`, absolute or in a folder that
-//!   a text names, and files that it includes (`load_module` of nginx, `LoadModule` of httpd, pam.d(5), openssl(5));
+//! * a configuration file, or a folder of them, that a text names: words that end in `.so`, absolute or in a folder
+//!   that a text names, and files that it includes (`load_module` of nginx, `LoadModule` of httpd, pam.d(5),
+//!   openssl(5));
 //! * extension modules of Python: files that end in the interpreter's tag (PEP 3149) below its library folders;
 //! * extension modules of Perl: `auto/**.so` in a folder of `@INC` that a text names (XSLoader(3perl)).
 //!

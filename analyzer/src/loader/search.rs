@@ -157,8 +157,8 @@ fn chain(files: &[LoadedFile], requester: FileIndex) -> Vec<(FileIndex, &LoadedF
     chain
 }
 
-/// Values of `$LIB` (Debian, Fedora) and `$PLATFORM` (the kernel's, and those of glibc up to 2.36): which one holds, the
-/// system decides.
+/// Values of `$LIB` (Debian, Fedora) and `$PLATFORM` (the kernel's, and those of glibc up to 2.36): which one holds,
+/// the system decides.
 const LIB: [&str; 2] = ["lib/x86_64-linux-gnu", "lib64"];
 const PLATFORM: [&str; 3] = ["x86_64", "haswell", "xeon_phi"];
 

@@ -42,8 +42,8 @@ impl Slot {
 struct Places {
     /// Written slots, sorted; of those that overlap only the last one written is known.
     slots: Vec<Slot>,
-    /// Where a slot was written of which nothing is known, sorted: in the function's own frame, below its return address,
-    /// where nothing is known of what was not written either.
+    /// Where a slot was written of which nothing is known, sorted: in the function's own frame, below its return
+    /// address, where nothing is known of what was not written either.
     unknown: Vec<i64>,
     /// The lowest and the highest offset whose address was handed out.
     escaped: Option<(i64, i64)>,

@@ -1,7 +1,7 @@
 //! Vector registers, as far as compilers use them to move two integers or pointers at once.
 //!
-//! Input: moves of 16 bytes, and the instructions that put two values of 8 bytes together. Output: the two halves of the
-//! lowest 16 bytes of a register (SDM volume 1, 10.2). Whatever else writes a register makes it unknown.
+//! Input: moves of 16 bytes, and the instructions that put two values of 8 bytes together. Output: the two halves of
+//! the lowest 16 bytes of a register (SDM volume 1, 10.2). Whatever else writes a register makes it unknown.
 //!
 //! Over-approximates: lanes of other widths are not told apart. May miss: nothing.
 
@@ -50,8 +50,8 @@ impl Vectors {
         self.set(register, UNKNOWN);
     }
 
-    /// Go's functions are entered, and come back, with zero in this one (Go's `abi-internal.md`). After a call to assembly,
-    /// which need not keep it, its compiler clears it.
+    /// Go's functions are entered, and come back, with zero in this one (Go's `abi-internal.md`). After a call to
+    /// assembly, which need not keep it, its compiler clears it.
     pub(super) fn set_zero_of_go(&mut self) {
         self.set(Register::XMM15, [Value::constant(0), Value::constant(0)]);
     }

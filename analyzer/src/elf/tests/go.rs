@@ -115,8 +115,8 @@ const NAMES: u64 = DATA + 0x180;
 const INDEX: u64 = DATA + 0x1c0;
 const MODULE: u64 = DATA + 0x340;
 
-/// A file with a table of two functions, `a.b` at the text's start (24 bytes of arguments) and `c`, a C function, 32 bytes
-/// behind, both 32 bytes long, in the format that `magic` is for.
+/// A file with a table of two functions, `a.b` at the text's start (24 bytes of arguments) and `c`, a C function, 32
+/// bytes behind, both 32 bytes long, in the format that `magic` is for.
 fn file(magic: u32) -> Vec<u8> {
     let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend(
