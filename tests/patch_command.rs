@@ -17,7 +17,7 @@ use std::process::Output;
 use chestnut_analyzer::address::Vaddr;
 use chestnut_analyzer::policy::{CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
-use programs::{Scratch, denying, read, run, text};
+use programs::{Scratch, denying, made_for, read, run, text, tool, write_policy};
 use serde_json::Value;
 
 /// A folder with a program, a policy for it, and places for results.
@@ -32,8 +32,8 @@ impl Desk {
     fn new() -> Self {
         let scratch = Scratch::new();
         let policy = scratch.path("policy.json");
-        write_policy(&policy, &denying(&["getppid"]));
         let input = scratch.program("input", &read(Path::new("/bin/true")));
+        write_policy(&policy, &made_for(&input, denying(&["getppid"])));
         let output = scratch.path("output");
         Self { scratch, policy, input, output }
     }
@@ -53,10 +53,6 @@ impl Desk {
         assert_eq!(std::fs::read(output).ok(), existed, "{expected}: OUT is as it was");
         assert_eq!(entries(&self.scratch.path("")), before, "{expected}: nothing is left over");
     }
-}
-
-fn write_policy(path: &Path, policy: &Policy) {
-    std::fs::write(path, serde_json::to_vec(policy).unwrap()).unwrap();
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -173,7 +169,7 @@ fn full_disk_leaves_nothing() {
 #[test]
 fn unresolved_sites_are_not_ignored() {
     let desk = Desk::new();
-    let mut policy = denying(&[]);
+    let mut policy = made_for(&desk.input, denying(&[]));
     let address = Vaddr(0x1234);
     let site = CodeLocation { file: "/lib/libx.so".into(), address, symbol: Some("wrapper+0x10".to_owned()) };
     policy.unresolved.push(UnresolvedSite { site, reason: UnresolvedReason::Number });
@@ -264,6 +260,34 @@ fn repatch_remembers_flags_and_asks_for_an_edited_policy() {
     assert_refusal(&command(&["--repatch", first, next]), 1, "give it again with --policy");
 }
 
+/// The policy of another program lacks what this one calls. That of the program as it was before it was patched is its own.
+#[test]
+fn policy_of_another_program_is_refused() {
+    let desk = Desk::new();
+    let second = desk.scratch.path("second");
+    let digest = |path: &Path| tool("sha256sum", &[], path).split(' ').next().unwrap().to_owned();
+    let other = made_for(Path::new("/bin/false"), denying(&["getppid"]));
+    let refused = |input: &Path, arguments: &[&str]| {
+        write_policy(&desk.policy, &other);
+        let before = entries(&desk.scratch.path(""));
+        let output = desk.patch(arguments, input, &second);
+        assert_refusal(&output, 2, desk.policy.to_str().unwrap());
+        for told in [&digest(Path::new("/bin/false")), &digest(&desk.input), "/usr/bin/program", "--emit-policy"] {
+            assert!(text(&output.stderr).contains(told), "{told}: {}", text(&output.stderr));
+        }
+        assert_eq!(entries(&desk.scratch.path("")), before, "nothing is left over");
+    };
+    refused(&desk.input, &[]);
+    refused(&desk.input, &["--list"]);
+    write_policy(&desk.policy, &made_for(&desk.input, denying(&["getppid"])));
+    assert_eq!(desk.patch(&[], &desk.input, &desk.output).status.code(), Some(0));
+    assert_ne!(digest(&desk.input), digest(&desk.output));
+    refused(&desk.output, &["--repatch"]);
+    write_policy(&desk.policy, &made_for(&desk.input, denying(&["getppid"])));
+    let output = desk.patch(&["--repatch"], &desk.output, &second);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 /// Names are one a line; --allow and --deny change them; JSON has the same.
 #[test]
 fn list_names_the_allowed_calls() {
@@ -308,7 +332,7 @@ fn emitted_policy_can_be_used() {
     let arguments = ["--emit-policy", emitted.to_str().unwrap(), "--deny", "reboot"];
     assert_eq!(desk.patch(&arguments, &desk.input, &desk.output).status.code(), Some(0));
     let policy: Policy = serde_json::from_slice(&read(&emitted)).unwrap();
-    assert_eq!(policy, denying(&["getppid", "reboot"]));
+    assert_eq!(policy, made_for(&desk.input, denying(&["getppid", "reboot"])));
 }
 
 /// Status 2: the command line, or a file that it names.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use chestnut_analyzer::policy::{Evidence, Policy};
-use programs::{SIGSYS, Scratch, call, denying, run, signal, text};
+use programs::{SIGSYS, Scratch, call, denying, run, signal, text, write_policy};
 
 const MADE: &str = "made\nmade\nmade\n";
 
@@ -74,10 +74,6 @@ impl Case {
         std::fs::remove_file(&patched).unwrap();
         output
     }
-}
-
-fn write_policy(path: &Path, policy: &Policy) {
-    std::fs::write(path, serde_json::to_string_pretty(policy).unwrap()).unwrap();
 }
 
 fn read_policy(path: &Path) -> Policy {

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use chestnut_tracer::{Phase, Trace};
-use programs::{Scratch, denying, text};
+use programs::{Scratch, denying, made_for, text, write_policy};
 
 fn chestnut(arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
@@ -220,10 +220,8 @@ fn what_a_filter_refuses_is_seen() {
 fn what_a_policy_allows_is_known() {
     let scratch = Scratch::new();
     let traced = build(&scratch);
-    let mut policy = denying(&["getpgid"]);
-    policy.program.sha256 = chestnut_tracer::program_sha256(&programs::read(&traced));
     let (file, output) = (scratch.path("policy"), scratch.path("trace"));
-    std::fs::write(&file, serde_json::to_string(&policy).unwrap()).unwrap();
+    write_policy(&file, &made_for(&traced, denying(&["getpgid"])));
     let words = ["--policy", file.to_str().unwrap(), "-o", output.to_str().unwrap(), "--", traced.to_str().unwrap()];
     let status = chestnut(&["trace", "-q"]).args(words).arg("heavy").status().unwrap();
     assert_eq!(status.code(), Some(0));
@@ -339,7 +337,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
     let policy = scratch.path("policy");
     std::fs::write(&policy, r#"{"format":7}"#).unwrap();
     let other = scratch.path("other");
-    std::fs::write(&other, serde_json::to_string(&denying(&[])).unwrap()).unwrap();
+    write_policy(&other, &denying(&[]));
     let word = |path: &Path| path.to_str().unwrap().to_owned();
     let cases: [(Vec<String>, i32, &str); 7] = [
         (vec!["--".into(), "no-such-program".into()], 127, "no-such-program: cannot be started"),

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::{Action, Specification, disassemble};
-use chestnut_rewriter::{DigestKind, Inspection, RecordedFile};
+use chestnut_rewriter::{DigestKind, Inspection, RecordedFile, hexadecimal};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::Inspect;
@@ -122,10 +122,6 @@ fn digest_key(kind: DigestKind) -> &'static str {
         DigestKind::BuildId => "build_id_prefix",
         DigestKind::Sha256 => "sha256_prefix",
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const ENOSYS: u16 = 38;

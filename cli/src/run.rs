@@ -39,7 +39,7 @@ pub(crate) fn run(command: &Run) -> Result<(String, ExitCode), Failure> {
             program::policy(&executable, &flags)?.allowed.into_keys().collect()
         }
     };
-    let program = chestnut_tracer::program_sha256(&bytes);
+    let program = chestnut_rewriter::program_sha256(&bytes);
     let decisions = command.decisions.clone().or_else(|| default_decisions(&executable, &program));
     let options = RunOptions {
         command: command.command.clone(),

@@ -11,14 +11,14 @@ use chestnut_rewriter::command_line::one_line;
 use crate::cli::Arguments;
 use crate::failure::Failure;
 
-/// The policy that the arguments ask for.
-pub(crate) fn policy(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Failure> {
+/// The policy that the arguments ask for. `program` is IN, as it was before it was patched if it is `repatched`.
+pub(crate) fn policy(arguments: &Arguments, program: &[u8], repatched: bool) -> Result<Policy, Failure> {
     if let Some(both) = arguments.allow.iter().find(|call| arguments.deny.contains(call)) {
         return Err(Failure::Usage(format!("{both} is both allowed and denied")));
     }
     let mut policy = match &arguments.policy {
-        Some(path) => read(path)?,
-        None => analyze(arguments, original)?,
+        Some(path) => read_for(arguments, path, program)?,
+        None => analyze(arguments, repatched.then_some(program))?,
     };
     for call in &arguments.allow {
         let evidence = Evidence::Requested { by: "--allow".to_owned() };
@@ -36,6 +36,18 @@ fn analyze(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Fai
         }
         Failure::Analysis { path: arguments.input.clone(), source: Box::new(error) }
     })
+}
+
+/// Reads a policy that was made for the program. The file as a whole counts, and not its build-id as when it is only
+/// looked at: another interpreter or library can be put into its headers, and the build-id stays.
+fn read_for(arguments: &Arguments, path: &Path, program: &[u8]) -> Result<Policy, Failure> {
+    let policy = read(path)?;
+    let found = chestnut_rewriter::program_sha256(program);
+    if policy.program.sha256 == found {
+        return Ok(policy);
+    }
+    let (path, program, policy_of) = (path.to_owned(), arguments.input.clone(), Box::new(policy.program));
+    Err(Failure::OtherProgram { path, policy_of, program, found })
 }
 
 fn read(path: &Path) -> Result<Policy, Failure> {

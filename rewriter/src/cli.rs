@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
 
-    /// Takes the policy from a file instead of computing it.
+    /// Takes the policy from a file instead of computing it; it must be one of this program, by SHA-256.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use chestnut_analyzer::policy::UnresolvedSite;
+use chestnut_analyzer::policy::{FileIdentity, UnresolvedSite};
 use chestnut_rewriter::command_line::{one_line, site_text};
 
 /// Why a run failed.
@@ -33,6 +33,12 @@ pub(crate) enum Failure {
     RecordedFlags { path: PathBuf, source: clap::Error },
     #[error("{flag} {}: {reason}", path.display())]
     NamedFile { flag: &'static str, path: PathBuf, reason: String },
+    #[error(
+        "--policy {}: the policy of {} (SHA-256 {}), and not of {} (SHA-256 {found}): make one of it with --list \
+         --emit-policy FILE; or write this digest to \"sha256\" of \"program\" in the policy, if it is meant",
+        path.display(), policy_of.path.display(), policy_of.sha256, program.display()
+    )]
+    OtherProgram { path: PathBuf, policy_of: Box<FileIdentity>, program: PathBuf, found: String },
     #[error("{0}")]
     Usage(String),
 }
@@ -41,7 +47,7 @@ impl Failure {
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::NamedFile { .. } | Self::Usage(_) => 2,
+            Self::NamedFile { .. } | Self::OtherProgram { .. } | Self::Usage(_) => 2,
             _ => 1,
         }
     }

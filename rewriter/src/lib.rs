@@ -31,7 +31,7 @@ use executable::{Executable, length_of};
 pub use layout::{Layout, SECTION_NAMES, SectionLayout};
 pub use made_with::MadeWith;
 use payload::Parts;
-pub use record::{DigestKind, RecordedFile};
+pub use record::{DigestKind, RecordedFile, hexadecimal, sha256};
 pub use table::TablePlacement;
 use table::TablePlan;
 
@@ -124,7 +124,19 @@ pub fn unpatch(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let mut old = old.to_vec();
     let pieces = record.undo.iter().map(|(offset, piece)| (*offset, piece.as_slice()));
     patch::overwrite(&mut old, pieces).map_err(|_| Error::Changed)?;
-    if record::sha256(&old) == record.old_sha256 { Ok(old) } else { Err(Error::Changed) }
+    if sha256(&old) == record.old_sha256 { Ok(old) } else { Err(Error::Changed) }
+}
+
+/// SHA-256 of a patched file as it was before, as a policy has it; `None` if it is not patched.
+#[must_use]
+pub fn original_sha256(bytes: &[u8]) -> Option<String> {
+    inspect(bytes).ok().map(|found| hexadecimal(&found.old_sha256))
+}
+
+/// SHA-256 of a program, as a policy has it; of a patched one, as it was before.
+#[must_use]
+pub fn program_sha256(bytes: &[u8]) -> String {
+    original_sha256(bytes).unwrap_or_else(|| hexadecimal(&sha256(bytes)))
 }
 
 /// What a patched file holds.

@@ -158,7 +158,8 @@ pub(crate) fn encode(
 }
 
 /// SHA-256 of some bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
@@ -175,8 +176,10 @@ fn identity(file: &FileIdentity) -> (&Path, DigestKind, [u8; 8]) {
     (&file.path, kind, digest)
 }
 
-fn hexadecimal(digest: &[u8; 8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Two lower-case digits for each byte, as a policy has digests.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first assumptions, each once, and the number of those left out.

@@ -34,9 +34,8 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     let arguments = arguments.as_ref();
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
-    let original = repatched.then_some(input.bytes.as_slice());
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
-        let policy = analysis::policy(arguments, original)?;
+        let policy = analysis::policy(arguments, &input.bytes, repatched)?;
         analysis::emit(arguments, &policy)?;
         refuse_unresolved(arguments, &policy)?;
         return list(arguments, &policy, stdout);
@@ -46,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     // Before the analysis, which takes its time.
     let place = output::place(&input, &arguments.input, path)?;
-    let policy = analysis::policy(arguments, original)?;
+    let policy = analysis::policy(arguments, &input.bytes, repatched)?;
     analysis::emit(arguments, &policy)?;
     refuse_unresolved(arguments, &policy)?;
     if let Some(warning) = arguments.analysis.warning(&policy) {

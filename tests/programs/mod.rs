@@ -39,6 +39,13 @@ pub(crate) fn denying(names: &[&str]) -> Policy {
     allowing(SyscallNr::all_known().filter(|nr| !denied.contains(nr)))
 }
 
+/// A policy as one of this program, by what sha256sum says of it.
+pub(crate) fn made_for(program: &Path, mut policy: Policy) -> Policy {
+    let said = tool("sha256sum", &[], program);
+    policy.program.sha256 = said.split(' ').next().expect("the digest comes first").to_owned();
+    policy
+}
+
 /// A file whose digest consists of these digits.
 pub(crate) fn identity(path: &str, digits: &str) -> FileIdentity {
     FileIdentity { path: path.into(), build_id: None, sha256: digits.repeat(32) }
@@ -104,6 +111,10 @@ pub(crate) fn read(path: &Path) -> Vec<u8> {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn write_policy(path: &Path, policy: &Policy) {
+    std::fs::write(path, serde_json::to_vec_pretty(policy).expect("it can be written")).expect("the folder is there");
 }
 
 /// Runs a program with arguments.

@@ -30,7 +30,7 @@ pub use architecture::Architecture;
 pub use decisions::Decision;
 pub use error::Error;
 pub use gate::Mode;
-pub use module::{is_program_of, program_sha256};
+pub use module::is_program_of;
 pub use refine::{Changes, Refinement};
 pub use summary::{Outcome, RunOptions, Target, TraceOptions, run, trace};
 pub use trace::{Header, Image, Phase, Record, Refusal, SeenCall, TRACE_FORMAT, Trace};

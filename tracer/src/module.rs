@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::policy::{FileIdentity, Policy};
+use chestnut_rewriter::{hexadecimal, program_sha256, sha256};
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
-use sha2::{Digest, Sha256};
 
 /// What is known of a file.
 #[derive(Clone, Debug, Default)]
@@ -66,18 +66,7 @@ impl Module {
 /// Which file some bytes are.
 pub(crate) fn identity(path: &Path, bytes: &[u8]) -> FileIdentity {
     let build_id = object::File::parse(bytes).ok().and_then(|file| file.build_id().ok().flatten().map(hexadecimal));
-    FileIdentity { path: path.to_owned(), build_id, sha256: hexadecimal(&Sha256::digest(bytes)) }
-}
-
-/// SHA-256 of a patched file as it was before; `None` if it is not patched.
-pub(crate) fn original_sha256(bytes: &[u8]) -> Option<String> {
-    chestnut_rewriter::inspect(bytes).ok().map(|found| hexadecimal(&found.old_sha256))
-}
-
-/// SHA-256 of a program; of a patched one, as it was before.
-#[must_use]
-pub fn program_sha256(bytes: &[u8]) -> String {
-    original_sha256(bytes).unwrap_or_else(|| hexadecimal(&Sha256::digest(bytes)))
+    FileIdentity { path: path.to_owned(), build_id, sha256: hexadecimal(&sha256(bytes)) }
 }
 
 /// Whether bytes are the program of a policy, or what became of that when it was patched.
@@ -85,10 +74,6 @@ pub fn program_sha256(bytes: &[u8]) -> String {
 pub fn is_program_of(policy: &Policy, bytes: &[u8]) -> bool {
     let FileIdentity { build_id, .. } = identity(Path::new(""), bytes);
     (build_id.is_some() && build_id == policy.program.build_id) || program_sha256(bytes) == policy.program.sha256
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The path without what the kernel adds to that of a file which has been removed.

@@ -158,7 +158,7 @@ impl Recorder {
             return (FileIdentity { path, ..file.clone() }, original.clone());
         }
         let bytes = std::fs::read(&link).unwrap_or_default();
-        let found = (module::identity(&path, &bytes), module::original_sha256(&bytes));
+        let found = (module::identity(&path, &bytes), chestnut_rewriter::original_sha256(&bytes));
         if let Some(key) = key {
             self.identities.insert(key, found.clone());
         }
