@@ -42,13 +42,16 @@ impl Desk {
         self.build(source, &["-shared", "-fPIC"], "libwork.so");
     }
 
-    /// Patches the program as it is now, as `chestnut-patch --nss files --deny DENIED` does.
-    fn patch(&self) -> PathBuf {
+    /// Patches the program as it is now, as `chestnut-patch --nss files --dlopen DLOPEN` does.
+    fn patch(&self, dlopen: &[String]) -> PathBuf {
         let input = self.path("program");
         let mut options = Options::default();
         options.nss = Some(vec!["files".to_owned()]);
+        options.dlopen = dlopen.to_vec();
         let policy = chestnut_analyzer::analyze(&input, &options).unwrap();
-        let made_with = MadeWith { flags: vec!["--nss=files".to_owned()], ..MadeWith::default() };
+        let flags = dlopen.iter().map(|glob| format!("--dlopen={glob}"));
+        let flags = std::iter::once("--nss=files".to_owned()).chain(flags).collect();
+        let made_with = MadeWith { flags, ..MadeWith::default() };
         let filter = FilterOptions { made_with, ..FilterOptions::default() };
         let rewritten = chestnut_rewriter::rewrite(&std::fs::read(&input).unwrap(), &policy, &filter).unwrap();
         let output = self.path("patched");
@@ -71,7 +74,7 @@ fn a_changed_library_is_noticed_and_what_it_needs_is_named() {
     let desk = Desk { folder: TempDir::new().unwrap() };
     desk.library(FIRST);
     desk.build(PROGRAM, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
-    let patched = desk.patch();
+    let patched = desk.patch(&[]);
     let run = || Command::new(&patched).status().unwrap();
 
     let output = check(&[], &patched);
@@ -90,6 +93,57 @@ fn a_changed_library_is_noticed_and_what_it_needs_is_named() {
     let json: Value = serde_json::from_str(&said(&check(&["--json"], &patched))).unwrap();
     assert_eq!(json.get("refused").unwrap(), &serde_json::json!(["uname"]));
     assert_eq!(json.get("covered").unwrap(), false);
+}
+
+/// What a program executes has been analyzed too, and is still there.
+#[test]
+fn executed_programs_are_compared_like_libraries() {
+    let desk = Desk { folder: TempDir::new().unwrap() };
+    let execute = |name: &str| format!("execl(\"{}\", \"{name}\", (char *)0)", desk.path(name).display());
+    // Itself too, which is another file than the patched one.
+    let run = format!("#include <unistd.h>\nint main(void) {{ {}; {}; }}", execute("executed"), execute("program"));
+    desk.build("int main(void) { return 0; }", &[], "executed");
+    desk.build(&run, &[], "program");
+    let patched = desk.patch(&[]);
+    let output = check(&[], &patched);
+    assert!(output.status.success() && said(&output).contains("the same libraries"), "{output:?}");
+    desk.build("int main(void) { return 1; }", &[], "executed");
+    let output = check(&[], &patched);
+    assert_eq!(said(&output).lines().next(), Some(format!("changed: {}", desk.path("executed").display()).as_str()));
+}
+
+/// The record has room for so many files; of the others it keeps one digest.
+#[test]
+fn changes_are_noticed_among_files_that_are_not_recorded_one_by_one() {
+    let desk = Desk { folder: TempDir::new().unwrap() };
+    desk.build("int main(void) { return 0; }", &[], "program");
+    desk.library(FIRST);
+    let library = |number: u32| desk.path(&format!("{:08x}.so", number.wrapping_mul(0x9e37_79b9)));
+    for number in 0..500 {
+        std::fs::copy(desk.path("libwork.so"), library(number)).unwrap();
+    }
+    let patched = desk.patch(&[desk.path("????????.so").to_str().unwrap().to_owned()]);
+    let found = chestnut_rewriter::inspect(&std::fs::read(&patched).unwrap()).unwrap();
+    let rest = found.rest.unwrap();
+    assert!(found.files.len() > 200 && found.files.len() + rest.count > 500, "{rest:?}");
+    let told = Command::new(env!("CARGO_BIN_EXE_chestnut")).arg("inspect").arg(&patched).output().unwrap();
+    assert!(said(&told).contains(&format!("and {} more, SHA-256 of what identifies them: ", rest.count)), "{told:?}");
+
+    let output = check(&[], &patched);
+    assert!(output.status.success() && said(&output).contains("the same libraries"), "{output:?}");
+    let is_recorded = |number: &u32| found.files.iter().any(|file| file.path == library(*number));
+    let last = library((0..500).rfind(|number| !is_recorded(number)).unwrap());
+    desk.library(HARMLESS);
+    std::fs::copy(desk.path("libwork.so"), &last).unwrap();
+    let expected = format!("changed: some of {0} files that are not recorded one by one ({0} now)\n", rest.count);
+    let output = check(&[], &patched);
+    assert!(output.status.success() && said(&output).starts_with(&expected), "{output:?}");
+    assert!(said(&output).contains("allows all that they need"), "{output:?}");
+    std::fs::remove_file(&last).unwrap();
+    let json: Value = serde_json::from_str(&said(&check(&["--json"], &patched))).unwrap();
+    assert_eq!(json.get("same").unwrap(), false);
+    assert_eq!(json.get("rest_changed").unwrap(), true);
+    assert_eq!(json.get("gone").unwrap(), &serde_json::json!([]));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod programs;
 
 use std::path::Path;
 
+use chestnut_analyzer::policy::Policy;
 use chestnut_rewriter::{Rewritten, TablePlacement, inspect, unpatch};
 use goblin::elf::program_header::{
     PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_PROPERTY, PT_GNU_RELRO, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_NOTE,
@@ -248,34 +249,79 @@ fn old_bytes_stay_in_place() {
 }
 
 /// File growth is at most 8 KiB beyond alignment: also with 2 MiB pages (trap 10), 20 MB of zeros (traps 2 and 13), and
-/// the record of two hundred libraries.
+/// the record of two hundred libraries, or of far more than there is room for.
 #[test]
 fn files_grow_little() {
     let scratch = Scratch::new();
     let hundred =
         ["read", "write"].into_iter().map(call).chain((2..240).step_by(2).map(chestnut_analyzer::syscall::SyscallNr));
     let mut policy = programs::allowing(hundred);
-    for number in 0..213_u32 {
+    let library = |number: u32| {
         let digits = format!("{:02x}", number.wrapping_mul(37) & 0xff);
-        policy
-            .libraries
-            .push(identity(&format!("/usr/lib/x86_64-linux-gnu/lib{number}name.so.{}", number % 7), &digits));
-    }
-    let plain = "gcc";
+        // Names that pack no better than real ones.
+        let name = number.wrapping_mul(0x9e37_79b9);
+        identity(&format!("/usr/lib/x86_64-linux-gnu/lib{name:x}name.so.{}", number % 7), &digits)
+    };
+    policy.libraries.extend((0..213).map(library));
+    let mut many = policy.clone();
+    many.libraries.extend((213..1000).map(library));
     for configuration in [
-        plain,
+        "gcc",
         "gcc -DBSS=20000000",
         "gcc -Wl,-z,max-page-size=0x200000",
         "gcc -static -DBSS=20000000",
         "gcc -fuse-ld=lld -DBSS=20000000",
         "gcc -fuse-ld=gold -DBSS=20000000 -s",
+        "musl-gcc -fuse-ld=mold -pie -fPIE",
     ] {
-        let bytes = read(&scratch.build(&format!("{configuration} -pthread"), "probe.c", "probe"));
-        let rewritten = patched(&bytes, &policy);
-        let padding = PAGE - 1;
-        let growth = (rewritten.bytes.len() - bytes.len()) as u64;
-        assert!(growth <= 8192 + padding, "{configuration}: {growth}");
+        let program = scratch.build(&format!("{configuration} -pthread"), "probe.c", "probe");
+        assert_small_growth(&scratch, &program, &policy, configuration);
+        assert_small_growth(&scratch, &program, &many, &format!("{configuration}, many libraries"));
     }
+}
+
+/// The same for programs of the distribution with policies of their own.
+#[test]
+fn programs_of_the_system_grow_little() {
+    let scratch = Scratch::new();
+    for path in ["/bin/true", "/bin/ls", "/bin/bash", "/usr/bin/apt", "/usr/bin/env", "/usr/bin/perl"] {
+        let program = std::fs::canonicalize(path).unwrap();
+        let policy = chestnut_analyzer::analyze(&program, &chestnut_analyzer::Options::default()).unwrap();
+        assert_small_growth(&scratch, &program, &policy, path);
+    }
+}
+
+/// Patches, and compares what readelf says of both files: content is all that is new but the bytes between the end of
+/// section headers and names and the page of the new segment.
+fn assert_small_growth(scratch: &Scratch, program: &Path, policy: &Policy, what: &str) {
+    let rewritten = patched(&read(program), policy);
+    let output = scratch.program("grown", &rewritten.bytes);
+    let old_length = program.metadata().unwrap().len();
+    let hexadecimal =
+        |word: &str| u64::from_str_radix(word.trim_start_matches("0x").trim_end_matches(':'), 16).unwrap();
+    let loads = |path: &Path| -> Vec<(u64, u64)> {
+        let said = tool("readelf", &["-lW"], path);
+        let lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let loads = lines.filter(|words| words.first() == Some(&"LOAD"));
+        loads.map(|words| (hexadecimal(words[1]), hexadecimal(words[4]))).collect()
+    };
+    let (start, length) = *loads(&output).last().unwrap();
+    assert!(loads(program).iter().all(|load| load.0 < start), "{what}");
+    assert_eq!(start + length, rewritten.bytes.len() as u64, "{what}: the new segment ends the file");
+    let said = tool("readelf", &["-SW"], &output);
+    let table = said.split_once("starting at offset ").unwrap().1.split_whitespace().next().map(hexadecimal).unwrap();
+    let count = said.split_once("There are ").unwrap().1.split_whitespace().next().unwrap().parse::<u64>().unwrap();
+    let names = said.lines().rev().find_map(|line| line.split_once("] .shstrtab ")).unwrap().1;
+    let names: Vec<_> = names.split_whitespace().collect();
+    let names_end = hexadecimal(names[2]) + hexadecimal(names[3]);
+    let front = old_length.max(table + 64 * count).max(names_end);
+    let content = front - old_length + length;
+    assert!(content <= 8192, "{what}: {content}");
+    assert_eq!(content, rewritten.layout.content(), "{what}");
+    let holes = rewritten.layout.placement == TablePlacement::AddedSegment;
+    assert!(start - front < PAGE || holes, "{what}: no more than alignment");
+    unpatch(&rewritten.bytes).unwrap();
+    std::fs::remove_file(&output).unwrap();
 }
 
 /// The added segment can be read and executed, never written.

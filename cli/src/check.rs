@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use chestnut_analyzer::policy::{FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::site_text;
-use chestnut_rewriter::{Inspection, RecordedFile};
+use chestnut_rewriter::{Inspection, RecordedFile, Rest};
 use serde_json::json;
 
 use crate::arguments::Check;
@@ -25,6 +25,8 @@ struct Drift {
     changed: Vec<PathBuf>,
     added: Vec<PathBuf>,
     gone: Vec<PathBuf>,
+    /// How many files there were that are not recorded one by one, and how many there are, if these are others.
+    rest: Option<(usize, usize)>,
     refused: Vec<SyscallNr>,
     /// Sites whose numbers are not known, where there was none.
     unresolved: Vec<String>,
@@ -45,27 +47,35 @@ pub(crate) fn run(command: &Check, style: Style) -> Result<(String, ExitCode), F
 
 impl Drift {
     fn new(found: &Inspection, policy: &Policy) -> Self {
-        // The first of each is the program: its bytes are those that are in the file.
         let before: BTreeMap<&Path, &RecordedFile> =
-            found.files.iter().skip(1).map(|file| (file.path.as_path(), file)).collect();
+            found.files.iter().map(|file| (file.path.as_path(), file)).collect();
+        // The first is the program, whose bytes are in the file; it is only read if it is executed.
+        let program = found.files.first().map(|file| file.path.as_path());
         let now: BTreeMap<&Path, &FileIdentity> =
-            policy.libraries.iter().map(|file| (file.path.as_path(), file)).collect();
+            policy.libraries.iter().chain(&policy.executed).map(|file| (file.path.as_path(), file)).collect();
+        let others: Vec<&FileIdentity> =
+            now.iter().filter(|(path, _)| !before.contains_key(*path)).map(|(_, file)| *file).collect();
+        let is_same = Rest::of(others.iter().copied()) == found.rest;
+        let rest = found.rest.as_ref().filter(|_| !is_same).map(|rest| (rest.count, others.len()));
+        let added = if found.rest.is_some() { Vec::new() } else { others };
         let differs = |path: &&Path| before.get(path).is_some_and(|old| now.get(path).is_some_and(|new| !old.is(new)));
+        let is_gone = |path: &&&Path| !now.contains_key(**path) && Some(**path) != program;
         let allowed = found.filter.specification().allowed();
         let is_refused = |call: &SyscallNr| !allowed.contains(call) && !found.made_with.deny.contains(call);
         let unresolved =
             if found.unresolved > 0 { Vec::new() } else { policy.unresolved.iter().map(site_text).collect() };
         Self {
             changed: before.keys().filter(|path| differs(path)).map(|path| path.to_path_buf()).collect(),
-            added: now.keys().filter(|path| !before.contains_key(*path)).map(|path| path.to_path_buf()).collect(),
-            gone: before.keys().filter(|path| !now.contains_key(*path)).map(|path| path.to_path_buf()).collect(),
+            added: added.into_iter().map(|file| file.path.clone()).collect(),
+            gone: before.keys().filter(is_gone).map(|path| path.to_path_buf()).collect(),
+            rest,
             refused: policy.allowed.keys().copied().filter(is_refused).collect(),
             unresolved,
         }
     }
 
     fn is_same(&self) -> bool {
-        self.changed.is_empty() && self.added.is_empty() && self.gone.is_empty()
+        self.changed.is_empty() && self.added.is_empty() && self.gone.is_empty() && self.rest.is_none()
     }
 
     fn is_covered(&self) -> bool {
@@ -79,6 +89,9 @@ impl Drift {
                 // Writing to a string cannot fail.
                 let _ = writeln!(text, "{what}: {}", path.display());
             }
+        }
+        if let Some((before, now)) = self.rest {
+            let _ = writeln!(text, "changed: some of {before} files that are not recorded one by one ({now} now)");
         }
         for site in &self.unresolved {
             let _ = writeln!(text, "a call with a number that is not known: {site}");
@@ -105,6 +118,7 @@ impl Drift {
             "changed": self.changed,
             "new": self.added,
             "gone": self.gone,
+            "rest_changed": self.rest.is_some(),
             "refused": refused,
             "unresolved": self.unresolved,
         });

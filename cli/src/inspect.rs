@@ -72,6 +72,10 @@ fn evidence(found: &Inspection, style: Style) -> String {
         let identity = format!("{} {digest}...", digest_name(*kind));
         let _ = writeln!(text, "  {}  {}", path.display(), style.faint(&identity));
     }
+    if let Some(rest) = &found.rest {
+        let rest = format!("and {} more, SHA-256 of what identifies them: {}...", rest.count, rest.digest);
+        let _ = writeln!(text, "  {}", style.faint(&rest));
+    }
     if found.unresolved > 0 {
         let warning = format!("Let pass: {} system calls with a number that is not known", found.unresolved);
         let _ = writeln!(text, "\n{}", style.warning(&warning));
@@ -100,6 +104,7 @@ fn json(found: &Inspection) -> Value {
         "allowed": specification.allowed().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "failing": failing.collect::<Map<_, _>>(),
         "files": files.collect::<Vec<_>>(),
+        "more_files": found.rest.as_ref().map(|rest| json!({ "count": rest.count, "sha256_prefix": rest.digest })),
         "assumptions": found.assumptions,
         "more_assumptions": found.more_assumptions,
         "unresolved": found.unresolved,

@@ -80,6 +80,15 @@ impl Layout {
         self.added.p_vaddr
     }
 
+    /// How many bytes are added, but for those that fill up to the page of the new segment.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        let behind_names =
+            self.sections.as_ref().and_then(|sections| sections.names_offset.checked_add(length_of(&sections.names)));
+        let front = behind_names.map_or(0, |end| end.saturating_sub(self.old_length));
+        front.saturating_add(self.added.p_filesz)
+    }
+
     /// Computes all places.
     ///
     /// # Errors

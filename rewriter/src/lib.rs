@@ -31,9 +31,15 @@ use executable::{Executable, length_of};
 pub use layout::{Layout, SECTION_NAMES, SectionLayout};
 pub use made_with::MadeWith;
 use payload::Parts;
-pub use record::{DigestKind, RecordedFile, hexadecimal, sha256};
+pub use record::{DigestKind, RecordedFile, Rest, hexadecimal, sha256};
 pub use table::TablePlacement;
 use table::TablePlan;
+
+/// How much a file may grow, but for what fills up to a page.
+const GROWTH: u64 = 8192 - ROUNDING;
+
+/// What moved pieces behind the note may take for their alignment.
+const ROUNDING: u64 = 16;
 
 /// What a caller decides about a filter beyond the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,12 +74,16 @@ pub fn rewrite(bytes: &[u8], policy: &Policy, options: &FilterOptions) -> Result
     let filter = compile(policy, options)?;
     let plan = TablePlan::choose(&executable);
     let undo = patch::overwritten(&executable, &plan);
-    let note = record::encode(policy, &filter, &options.made_with, bytes, &undo)?;
     let code = filter.program().encode();
     let stub = stub_image::image(options.action)?;
-    let lengths = (length_of(stub), length_of(&code), length_of(&note));
-    let parts = Parts::new(lengths.0, lengths.1, lengths.2).ok_or(Error::Record { what: "too long" })?;
-    let layout = Layout::new(&executable, &plan, &parts)?;
+    let layout_with = |stub: &[u8], note_length| {
+        let parts = Parts::new(length_of(stub), length_of(&code), note_length);
+        Layout::new(&executable, &plan, &parts.ok_or(Error::Record { what: "too long" })?)
+    };
+    // The handler of Action::Trap, for finding faults, comes on top.
+    let room = GROWTH.saturating_sub(layout_with(stub_image::image(Action::default())?, 0)?.content());
+    let note = record::encode(policy, &filter, &options.made_with, bytes, &undo, room)?;
+    let layout = layout_with(stub, length_of(&note))?;
     let payload = payload::encode(stub, layout.stub_address(), executable.entry(), &code, &note)?;
     let patches = patch::patches(&executable, &layout)?;
     let bytes = patch::apply(&executable, &layout, &patches, &payload)?;
@@ -149,6 +159,8 @@ pub struct Inspection {
     pub filter: Filter,
     /// The program, then the libraries in load order.
     pub files: Vec<RecordedFile>,
+    /// The files behind these, for which there was no room in the record.
+    pub rest: Option<Rest>,
     /// What the analysis assumed.
     pub assumptions: Vec<String>,
     /// How many more assumptions there were than are recorded.
@@ -185,6 +197,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
         tool: record.tool,
         filter,
         files: record.files,
+        rest: record.rest,
         assumptions: record.assumptions,
         more_assumptions: record.more_assumptions,
         unresolved: record.unresolved,

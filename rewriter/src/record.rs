@@ -14,9 +14,10 @@
 //! ...       packed (raw deflate): JSON text ([`Body`]), then the bytes of the old file in the order of its `undo` list
 //! ```
 //! The first bytes of a digest do not pack, so they stand apart; all the rest packs well, which keeps a program with
-//! two hundred libraries within a few KiB. The allowed calls are not here: the filter says them.
+//! two hundred libraries within a few KiB. Of more files than there is room for, the last ones share one digest
+//! ([`Rest`]). The allowed calls are not here: the filter says them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy};
@@ -75,6 +76,31 @@ impl RecordedFile {
     }
 }
 
+/// Files for which there is no room in the record, one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// How many.
+    pub count: usize,
+    /// The first eight bytes of the SHA-256 of what identifies them, in hexadecimal digits.
+    pub digest: String,
+}
+
+impl Rest {
+    /// These files, in whatever order; `None` if there is none.
+    pub fn of<'file>(files: impl IntoIterator<Item = &'file FileIdentity>) -> Option<Self> {
+        let files: BTreeMap<&Path, &FileIdentity> = files.into_iter().map(|file| (file.path.as_path(), file)).collect();
+        let mut text = Vec::new();
+        for (path, file) in &files {
+            let (_, kind, digest) = identity(file);
+            text.extend(path.as_os_str().as_encoded_bytes());
+            text.extend([0, u8::from(kind == DigestKind::BuildId)]);
+            text.extend(digest);
+        }
+        let digest = hexadecimal(sha256(&text).first_chunk::<8>()?);
+        (!files.is_empty()).then_some(Self { count: files.len(), digest })
+    }
+}
+
 /// What the packed text says. Short names: it is in every patched file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Body {
@@ -84,6 +110,8 @@ struct Body {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     failing: BTreeMap<SyscallNr, u16>,
     files: Vec<(PathBuf, DigestKind)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<Rest>,
     assumptions: Vec<String>,
     /// How many more assumptions there were.
     more: usize,
@@ -102,6 +130,7 @@ pub(crate) struct Record {
     pub(crate) ceiling: SyscallNr,
     pub(crate) failing: BTreeMap<SyscallNr, u16>,
     pub(crate) files: Vec<RecordedFile>,
+    pub(crate) rest: Option<Rest>,
     pub(crate) assumptions: Vec<String>,
     pub(crate) more_assumptions: usize,
     pub(crate) unresolved: usize,
@@ -112,40 +141,64 @@ pub(crate) struct Record {
     pub(crate) undo: Vec<(u64, Vec<u8>)>,
 }
 
-/// Makes the note.
+/// Makes the note: with all files if it is no longer than `room` then, else with as many of the first ones as there is
+/// room for. It always has the program, and what is needed to get the old file back.
 pub(crate) fn encode(
     policy: &Policy,
     filter: &Filter,
     made_with: &MadeWith,
     old: &[u8],
     undo: &[Stretch],
+    room: u64,
 ) -> Result<Vec<u8>, Error> {
     let specification = filter.specification();
-    let long = || Error::Record { what: "too long" };
-    let identities = || std::iter::once(&policy.program).chain(&policy.libraries).chain(&policy.executed).map(identity);
     let (assumptions, more) = shorten(&policy.assumptions);
-    let body = Body {
+    let mut body = Body {
         tool: format!("chestnut {}", env!("CARGO_PKG_VERSION")),
         action: specification.action(),
         ceiling: specification.ceiling(),
         failing: specification.failing().clone(),
-        files: identities().map(|(path, kind, _)| (path.to_owned(), kind)).collect(),
+        files: Vec::new(),
+        rest: None,
         assumptions,
         more,
         unresolved: policy.unresolved.len(),
         made_with: made_with.clone(),
         undo: undo.to_vec(),
     };
-    let mut text = serde_json::to_vec(&body).map_err(|_| Error::Record { what: "a path that is not UTF-8" })?;
-    for (offset, length) in undo {
+    let files: Vec<_> = std::iter::once(&policy.program).chain(&policy.libraries).chain(&policy.executed).collect();
+    let all = encode_files(&mut body, &files, files.len(), old)?;
+    if length_of(&all) <= room {
+        return Ok(all);
+    }
+    // So many fit, or it is the program alone; so many do not.
+    let (mut few, mut many) = (1_usize, files.len());
+    while few.saturating_add(1) < many {
+        let middle = few.midpoint(many);
+        let fits = length_of(&encode_files(&mut body, &files, middle, old)?) <= room;
+        *(if fits { &mut few } else { &mut many }) = middle;
+    }
+    encode_files(&mut body, &files, few, old)
+}
+
+/// The note with the first files.
+fn encode_files(body: &mut Body, files: &[&FileIdentity], count: usize, old: &[u8]) -> Result<Vec<u8>, Error> {
+    let long = || Error::Record { what: "too long" };
+    let (files, rest) = files.split_at_checked(count).unwrap_or((files, &[]));
+    let paths: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    body.rest = Rest::of(rest.iter().copied().filter(|file| !paths.contains(file.path.as_path())));
+    let files: Vec<_> = files.iter().map(|file| identity(file)).collect();
+    body.files = files.iter().map(|(path, kind, _)| (path.to_path_buf(), *kind)).collect();
+    let mut text = serde_json::to_vec(body).map_err(|_| Error::Record { what: "a path that is not UTF-8" })?;
+    for (offset, length) in &body.undo {
         text.extend(slice(old, *offset, *length).ok_or_else(long)?);
     }
     let mut descriptor = RECORD_VERSION.to_le_bytes().to_vec();
     descriptor.extend(length_of(old).to_le_bytes());
     descriptor.extend(sha256(old));
     descriptor.extend(u32::try_from(text.len()).map_err(|_| long())?.to_le_bytes());
-    descriptor.extend(u32::try_from(body.files.len()).map_err(|_| long())?.to_le_bytes());
-    descriptor.extend(identities().flat_map(|(_, _, digest)| digest));
+    descriptor.extend(u32::try_from(files.len()).map_err(|_| long())?.to_le_bytes());
+    descriptor.extend(files.iter().flat_map(|(_, _, digest)| digest));
     descriptor.extend(miniz_oxide::deflate::compress_to_vec(&text, LEVEL));
     let mut note = u32::try_from(OWNER.len()).map_err(|_| long())?.to_le_bytes().to_vec();
     note.extend(u32::try_from(descriptor.len()).map_err(|_| long())?.to_le_bytes());
@@ -263,6 +316,7 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
         ceiling: body.ceiling,
         failing: body.failing,
         files: files.collect(),
+        rest: body.rest,
         assumptions: body.assumptions,
         more_assumptions: body.more,
         unresolved: body.unresolved,
