@@ -20,6 +20,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use chestnut_rewriter::command_line::print;
+use chestnut_tracer::Messages;
 use clap::Parser;
 use serde_json::json;
 
@@ -27,10 +28,11 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 use style::Style;
 
+#[expect(clippy::disallowed_methods, reason = "all others are given the streams")]
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let mut stdout = std::io::stdout().lock();
-    let answer = run(&command, Style::of(&stdout));
+    let answer = run(&command, Style::of(&stdout), &Messages::new(std::io::stderr()));
     let printed = answer.and_then(|(text, status)| {
         print(&mut stdout, &text).map_err(Failure::Output)?;
         Ok(status)
@@ -48,15 +50,15 @@ fn main() -> ExitCode {
 }
 
 /// What is to be printed, and the exit status.
-fn run(command: &Command, style: Style) -> Result<(String, ExitCode), Failure> {
+fn run(command: &Command, style: Style, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let text = match command {
         Command::Analyze(command) => analyze::run(command, style),
         Command::Check(command) => return check::run(command, style),
         Command::Explain(command) => explain::run(command, style),
         Command::Inspect(command) => inspect::run(command, style),
-        Command::Trace(command) => return trace::run(command),
-        Command::Refine(command) => refine::run(command),
-        Command::Run(command) => return run::run(command),
+        Command::Trace(command) => return trace::run(command, messages),
+        Command::Refine(command) => refine::run(command, messages),
+        Command::Run(command) => return run::run(command, messages),
         Command::ExplainViolation(command) => violation::run(command),
     };
     Ok((text?, ExitCode::SUCCESS))

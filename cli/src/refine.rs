@@ -2,16 +2,14 @@
 //!
 //! Input: a policy and traces. Output: the differences, for a person; the policy with the changes that are wanted.
 
-use std::io::Write;
-
-use chestnut_tracer::{Changes, Refinement, Trace};
+use chestnut_tracer::{Changes, Messages, Refinement, Trace};
 
 use crate::arguments::Refine;
 use crate::failure::Failure;
 use crate::program;
 
 /// Does what the arguments say.
-pub(crate) fn run(command: &Refine) -> Result<String, Failure> {
+pub(crate) fn run(command: &Refine, messages: &Messages) -> Result<String, Failure> {
     let policy = program::read_policy(&command.policy)?;
     let traces = command.traces.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;
     let found = Refinement::new(&policy, &traces)?;
@@ -26,6 +24,6 @@ pub(crate) fn run(command: &Refine) -> Result<String, Failure> {
         return Ok(text);
     }
     // The policy goes where another program reads it, so the differences go where a person does.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    messages.say(format_args!("{text}"));
     Ok(refined)
 }

@@ -4,13 +4,12 @@
 //! Output: the exit status of the program; answers in a file of decisions.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::AnalysisFlags;
-use chestnut_tracer::{Mode, RunOptions};
+use chestnut_tracer::{Messages, Mode, RunOptions};
 use clap::Parser;
 
 use crate::arguments::Run;
@@ -25,7 +24,7 @@ struct Plain {
 }
 
 /// Does what the arguments say.
-pub(crate) fn run(command: &Run) -> Result<(String, ExitCode), Failure> {
+pub(crate) fn run(command: &Run, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let Some(name) = command.command.first() else { return Ok((String::new(), ExitCode::FAILURE)) };
     let executable = program::executable(name)?;
     let bytes = program::read(&executable)?;
@@ -51,11 +50,12 @@ pub(crate) fn run(command: &Run) -> Result<(String, ExitCode), Failure> {
         decisions,
         ask_command: command.ask_command.clone(),
         output: command.output.clone(),
-        live: !command.ask && std::io::stderr().is_terminal() && trace::has_terminal_for_itself(false),
+        live: !command.ask && trace::may_draw(false),
+        messages: messages.clone(),
     };
     let outcome = chestnut_tracer::run(&options)?;
     let file = command.output.as_ref().map(|path| path.display().to_string());
-    Ok((String::new(), trace::finish(&outcome, file.as_deref(), file.is_none() && !command.learn)))
+    Ok((String::new(), trace::finish(&outcome, file.as_deref(), file.is_none() && !command.learn, messages)))
 }
 
 const fn mode(command: &Run) -> Mode {

@@ -3,38 +3,40 @@
 //! Input: a command or a process. Output: a trace, or a report; the exit status of the program.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use chestnut_analyzer::syscall::SyscallNr;
-use chestnut_tracer::{Outcome, Target, TraceOptions};
+use chestnut_tracer::{Messages, Outcome, Target, TraceOptions};
 
 use crate::arguments::Trace;
 use crate::failure::Failure;
 use crate::program;
 
 /// Does what the arguments say.
-pub(crate) fn run(command: &Trace) -> Result<(String, ExitCode), Failure> {
+pub(crate) fn run(command: &Trace, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let target = match command.pid {
         Some(pid) => Target::Process(pid),
         None => Target::Command(command.command.clone()),
     };
-    let is_terminal = std::io::stderr().is_terminal();
     let options = TraceOptions {
         target,
         output: command.output.clone(),
         known: known(command)?,
         paths: command.paths,
-        live: is_terminal && !command.quiet && has_terminal_for_itself(command.pid.is_some()),
+        live: !command.quiet && may_draw(command.pid.is_some()),
+        messages: messages.clone(),
     };
     let outcome = chestnut_tracer::trace(&options)?;
     let name = command.output.as_ref().map(|path| path.display().to_string());
-    Ok((String::new(), finish(&outcome, name.as_deref(), command.quiet)))
+    Ok((String::new(), finish(&outcome, name.as_deref(), command.quiet, messages)))
 }
 
-/// A program that is started here may draw on the terminal, unless its output goes elsewhere.
-pub(crate) fn has_terminal_for_itself(is_attached: bool) -> bool {
-    is_attached || !std::io::stdout().is_terminal()
+/// Whether a line may be renewed on the terminal. A program that is started here may draw there itself, unless its output
+/// goes elsewhere.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub(crate) fn may_draw(is_attached: bool) -> bool {
+    std::io::stderr().is_terminal() && (is_attached || !std::io::stdout().is_terminal())
 }
 
 fn known(command: &Trace) -> Result<Option<BTreeSet<SyscallNr>>, Failure> {
@@ -46,17 +48,14 @@ fn known(command: &Trace) -> Result<Option<BTreeSet<SyscallNr>>, Failure> {
 }
 
 /// Says what was seen, and ends as the program has ended.
-pub(crate) fn finish(outcome: &Outcome, file: Option<&str>, is_quiet: bool) -> ExitCode {
-    // The program has ended; what cannot be written about it changes nothing of that.
-    let mut stderr = std::io::stderr();
-    if !is_quiet {
-        let _ = match file {
-            Some(file) => writeln!(stderr, "chestnut: {file}: {}", outcome.summary),
-            None => write!(stderr, "{}", outcome.report),
-        };
+pub(crate) fn finish(outcome: &Outcome, file: Option<&str>, is_quiet: bool, messages: &Messages) -> ExitCode {
+    match file {
+        _ if is_quiet => {}
+        Some(file) => messages.say(format_args!("chestnut: {file}: {}\n", outcome.summary)),
+        None => messages.say(format_args!("{}", outcome.report)),
     }
     for trouble in &outcome.trouble {
-        let _ = writeln!(stderr, "chestnut: {trouble}");
+        messages.say(format_args!("chestnut: {trouble}\n"));
     }
     ExitCode::from(chestnut_tracer::end_as(outcome.status, outcome.signal))
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use cli::Arguments;
 
+#[expect(clippy::disallowed_methods, reason = "all others are given the streams")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());

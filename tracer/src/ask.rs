@@ -11,6 +11,7 @@ use rustix::termios::{InputModes, LocalModes, OptionalActions, OutputModes, Spec
 
 use crate::decisions::{Decision, REFUSED};
 use crate::error::Error;
+use crate::messages::Messages;
 
 /// A call that waits for an answer.
 #[derive(Clone, Debug)]
@@ -76,13 +77,14 @@ impl Asker {
     }
 
     /// Asks. Where no answer can be had the call is refused, and the reason is told.
-    pub(crate) fn ask(&self, question: &Question) -> Answer {
+    pub(crate) fn ask(&self, question: &Question, messages: &Messages) -> Answer {
         let answer = match self {
             Self::Terminal(terminal) => on_terminal(terminal, question),
             Self::Command(command) => by_command(command, question),
         };
         answer.unwrap_or_else(|error| {
-            let _ = writeln!(io::stderr(), "chestnut: no answer about {}, so it is refused: {error}", question.call);
+            let call = &question.call;
+            messages.say(format_args!("chestnut: no answer about {call}, so it is refused: {error}\n"));
             NO_ANSWER
         })
     }
@@ -158,6 +160,42 @@ fn by_command(command: &str, question: &Question) -> io::Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_gets_no_answer_says_so_where_messages_go() {
+        let (sink, text) = (Sink::default(), String::new);
+        let question = Question {
+            serial: 1,
+            tid: 1,
+            call: "getppid".into(),
+            number: 110,
+            args: [0; 6],
+            program: text(),
+            site: text(),
+        };
+        let answer = Asker::Command("echo perhaps".into()).ask(&question, &Messages::new(sink.clone()));
+        assert_eq!(answer, NO_ANSWER);
+        let said = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            said.starts_with("chestnut: no answer about getppid, so it is refused: echo perhaps: expected"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 
     #[test]
     fn answers_are_words_or_letters() {

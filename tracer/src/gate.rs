@@ -15,6 +15,7 @@ use crate::decisions::{Decision, Decisions};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::kernel::{self, Call, CallStop, Registers, Tid};
+use crate::messages::Messages;
 use crate::trace::Refusal;
 
 /// What becomes of a call that is not allowed.
@@ -48,6 +49,7 @@ pub(crate) struct Gate {
     answers: Receiver<(Tid, u64, Answer)>,
     /// Becomes readable when there is an answer.
     pub(crate) bell: PipeReader,
+    messages: Messages,
     serial: u64,
     /// Calls that a line was written about.
     logged: BTreeSet<usize>,
@@ -55,11 +57,11 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(mode: Mode, decisions: Decisions, asker: Option<Asker>) -> io::Result<Self> {
+    pub(crate) fn new(mode: Mode, decisions: Decisions, asker: Option<Asker>, messages: Messages) -> io::Result<Self> {
         let (bell, ring) = io::pipe()?;
         let (answer, answers) = channel();
         let asking = asker.map_or(Asking::None, |asker| Asking::Ready(asker, answer, ring));
-        Ok(Self { mode, decisions, asking, answers, bell, serial: 0, logged: BTreeSet::new(), failure: None })
+        Ok(Self { mode, decisions, asking, answers, bell, messages, serial: 0, logged: BTreeSet::new(), failure: None })
     }
 
     /// Passes a question on; whether there is somebody to ask.
@@ -67,7 +69,8 @@ impl Gate {
         self.asking = match std::mem::replace(&mut self.asking, Asking::None) {
             Asking::Ready(asker, answer, ring) => {
                 let (questions, received) = channel();
-                std::thread::spawn(move || answer_all(&asker, &received, &answer, ring));
+                let messages = self.messages.clone();
+                std::thread::spawn(move || answer_all(&asker, &received, &answer, ring, &messages));
                 Asking::Started(questions)
             }
             other => other,
@@ -90,10 +93,11 @@ fn answer_all(
     questions: &Receiver<Question>,
     answers: &Sender<(Tid, u64, Answer)>,
     mut ring: PipeWriter,
+    messages: &Messages,
 ) {
     let mut settled = std::collections::HashMap::new();
     while let Ok(question) = questions.recv() {
-        let answer = settled.get(&question.call).copied().unwrap_or_else(|| asker.ask(&question));
+        let answer = settled.get(&question.call).copied().unwrap_or_else(|| asker.ask(&question, messages));
         if answer.is_for_good {
             settled.insert(question.call.clone(), answer);
         }
@@ -127,9 +131,9 @@ impl Engine {
         let Some(gate) = &mut self.plan.gate else { return Ok(()) };
         if id.is_some_and(|id| gate.logged.insert(id)) {
             let arguments = call.args.map(|value| format!("{value:#x}")).join(", ");
-            // Nobody is left to be told if this fails.
             let site = site.unwrap_or_default();
-            let _ = writeln!(io::stderr(), "chestnut: {program} (thread {tid}): {name}({arguments}) from {site}");
+            let line = format_args!("chestnut: {program} (thread {tid}): {name}({arguments}) from {site}\n");
+            gate.messages.say(line);
         }
         self.resume(tid, 0)
     }

@@ -15,6 +15,7 @@ use crate::engine::{Ending, Engine, Plan};
 use crate::error::Error;
 use crate::gate::{Gate, Mode};
 use crate::live::Live;
+use crate::messages::Messages;
 use crate::recorder::Recorder;
 use crate::session;
 use crate::trace::{Header, Phase, Refusal, TRACE_FORMAT};
@@ -41,6 +42,8 @@ pub struct TraceOptions {
     pub paths: bool,
     /// Whether a line is shown while the program runs.
     pub live: bool,
+    /// Where a person is told something meanwhile.
+    pub messages: Messages,
 }
 
 /// How a program is run under a policy.
@@ -64,6 +67,8 @@ pub struct RunOptions {
     pub output: Option<PathBuf>,
     /// Whether a line is shown while the program runs.
     pub live: bool,
+    /// Where a person is told something meanwhile.
+    pub messages: Messages,
 }
 
 /// What was seen.
@@ -94,7 +99,7 @@ pub fn trace(options: &TraceOptions) -> Result<Outcome, Error> {
     };
     let recorder = Recorder::new(options.output.as_deref(), header(&command, options.known.clone()))?;
     let plan = Plan { known: options.known.clone(), paths: options.paths, ..Plan::default() };
-    let live = Live::new(options.live);
+    let live = live(options.live, &options.messages);
     let (engine, ending) = match &options.target {
         Target::Command(words) => session::run(&session::c_words(words)?, plan, recorder, live)?,
         Target::Process(pid) => session::attach(*pid, Plan { known: None, ..plan }, recorder, live)?,
@@ -113,11 +118,16 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Error> {
         Mode::Ask => Some(Asker::new(options.ask_command.as_deref())?),
         Mode::Learn | Mode::Log => None,
     };
-    let gate = Gate::new(options.mode, decisions, asker).map_err(Error::Wait)?;
+    let gate = Gate::new(options.mode, decisions, asker, options.messages.clone()).map_err(Error::Wait)?;
     let recorder = Recorder::new(options.output.as_deref(), header(&options.command, Some(options.allowed.clone())))?;
     let plan = Plan { known: Some(options.allowed.clone()), gate: Some(gate), skip: options.skip, ..Plan::default() };
-    let (engine, ending) = session::run(&session::c_words(&options.command)?, plan, recorder, Live::new(options.live))?;
+    let live = live(options.live, &options.messages);
+    let (engine, ending) = session::run(&session::c_words(&options.command)?, plan, recorder, live)?;
     Ok(outcome(engine, ending))
+}
+
+fn live(is_on: bool, messages: &Messages) -> Live {
+    Live::new(is_on.then(|| messages.clone()))
 }
 
 fn header(command: &[OsString], known: Option<BTreeSet<SyscallNr>>) -> Header {
