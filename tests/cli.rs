@@ -4,12 +4,7 @@
 //! Golden texts are of a program in assembly, `tests/cli/program.s`, without a C library; what depends on compiler and
 //! folder is masked. `UPDATE_GOLDEN=1` writes them anew.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::io::Read;

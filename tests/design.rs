@@ -1,5 +1,5 @@
 //! DESIGN.md names what is there: modules, and fixtures that show the rules which it says they do.
-#![allow(clippy::unwrap_used, reason = "a test may stop where it stands; clippy takes its helpers for no test")]
+#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 

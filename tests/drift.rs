@@ -1,19 +1,16 @@
 //! `chestnut check` on a program whose library changes under it; what it says is compared with what the kernel does.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop where it stands")]
+#![cfg(test)]
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+mod programs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use chestnut_analyzer::Options;
 use chestnut_rewriter::{FilterOptions, MadeWith};
+use programs::{SIGSYS, Scratch, read, run, signal, text};
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// signal(7).
-const SIGSYS: i32 = 31;
 
 const PROGRAM: &str = "void work(void); int main(void) { work(); return 0; }";
 const FIRST: &str = "#include <unistd.h>\nvoid work(void) { getppid(); }";
@@ -21,12 +18,16 @@ const HARMLESS: &str = "#include <unistd.h>\nvoid work(void) { getppid(); getppi
 const MORE: &str = "#include <sys/utsname.h>\nvoid work(void) { struct utsname u; uname(&u); }";
 
 struct Desk {
-    folder: TempDir,
+    scratch: Scratch,
 }
 
 impl Desk {
+    fn new() -> Self {
+        Self { scratch: Scratch::new() }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.scratch.path(name)
     }
 
     fn build(&self, source: &str, flags: &[&str], output: &str) {
@@ -34,7 +35,7 @@ impl Desk {
         std::fs::write(&file, source).unwrap();
         let mut gcc = Command::new("gcc");
         gcc.args(["-O1", "-o"]).arg(self.path(output)).arg(&file);
-        gcc.arg(format!("-L{}", self.folder.path().display())).args(flags);
+        gcc.arg(format!("-L{}", self.path("").display())).args(flags);
         assert!(gcc.status().unwrap().success());
     }
 
@@ -53,42 +54,38 @@ impl Desk {
         let flags = std::iter::once("--nss=files".to_owned()).chain(flags).collect();
         let made_with = MadeWith { flags, ..MadeWith::default() };
         let filter = FilterOptions { made_with, ..FilterOptions::default() };
-        let rewritten = chestnut_rewriter::rewrite(&std::fs::read(&input).unwrap(), &policy, &filter).unwrap();
-        let output = self.path("patched");
-        std::fs::write(&output, rewritten.bytes).unwrap();
-        std::fs::set_permissions(&output, PermissionsExt::from_mode(0o755)).unwrap();
-        output
+        let rewritten = chestnut_rewriter::rewrite(&read(&input), &policy, &filter).unwrap();
+        self.scratch.program("patched", &rewritten.bytes)
     }
 }
 
 fn check(arguments: &[&str], file: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_chestnut")).arg("check").args(arguments).arg(file).output().unwrap()
+    run(env!("CARGO_BIN_EXE_chestnut"), &[&["check"], arguments, &[file.to_str().unwrap()]].concat())
 }
 
 fn said(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
+    text(&output.stdout)
 }
 
 #[test]
 fn a_changed_library_is_noticed_and_what_it_needs_is_named() {
-    let desk = Desk { folder: TempDir::new().unwrap() };
+    let desk = Desk::new();
     desk.library(FIRST);
     desk.build(PROGRAM, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
     let patched = desk.patch(&[]);
-    let run = || Command::new(&patched).status().unwrap();
 
     let output = check(&[], &patched);
-    assert_eq!((output.status.code(), run().code()), (Some(0), Some(0)), "{output:?}");
+    assert_eq!((output.status.code(), run(&patched, &[]).status.code()), (Some(0), Some(0)), "{output:?}");
     assert!(said(&output).contains("the same libraries"), "{output:?}");
 
     desk.library(HARMLESS);
     let output = check(&[], &patched);
-    assert_eq!((output.status.code(), run().code()), (Some(0), Some(0)), "{output:?}");
+    assert_eq!((output.status.code(), run(&patched, &[]).status.code()), (Some(0), Some(0)), "{output:?}");
     assert!(said(&output).contains("libwork.so") && said(&output).contains("allows all that they need"), "{output:?}");
 
     desk.library(MORE);
     let output = check(&[], &patched);
-    assert_eq!((output.status.code(), run().signal()), (Some(1), Some(SIGSYS)), "{output:?}");
+    assert_eq!((output.status.code(), signal(&run(&patched, &[]))), (Some(1), Some(SIGSYS)), "{output:?}");
     assert!(said(&output).contains("refuses what is needed now: uname\n"), "{output:?}");
     let json: Value = serde_json::from_str(&said(&check(&["--json"], &patched))).unwrap();
     assert_eq!(json.get("refused").unwrap(), &serde_json::json!(["uname"]));
@@ -98,12 +95,12 @@ fn a_changed_library_is_noticed_and_what_it_needs_is_named() {
 /// What a program executes has been analyzed too, and is still there.
 #[test]
 fn executed_programs_are_compared_like_libraries() {
-    let desk = Desk { folder: TempDir::new().unwrap() };
+    let desk = Desk::new();
     let execute = |name: &str| format!("execl(\"{}\", \"{name}\", (char *)0)", desk.path(name).display());
     // Itself too, which is another file than the patched one.
-    let run = format!("#include <unistd.h>\nint main(void) {{ {}; {}; }}", execute("executed"), execute("program"));
+    let source = format!("#include <unistd.h>\nint main(void) {{ {}; {}; }}", execute("executed"), execute("program"));
     desk.build("int main(void) { return 0; }", &[], "executed");
-    desk.build(&run, &[], "program");
+    desk.build(&source, &[], "program");
     let patched = desk.patch(&[]);
     let output = check(&[], &patched);
     assert!(output.status.success() && said(&output).contains("the same libraries"), "{output:?}");
@@ -115,7 +112,7 @@ fn executed_programs_are_compared_like_libraries() {
 /// The record has room for so many files; of the others it keeps one digest.
 #[test]
 fn changes_are_noticed_among_files_that_are_not_recorded_one_by_one() {
-    let desk = Desk { folder: TempDir::new().unwrap() };
+    let desk = Desk::new();
     desk.build("int main(void) { return 0; }", &[], "program");
     desk.library(FIRST);
     let library = |number: u32| desk.path(&format!("{:08x}.so", number.wrapping_mul(0x9e37_79b9)));
@@ -123,10 +120,10 @@ fn changes_are_noticed_among_files_that_are_not_recorded_one_by_one() {
         std::fs::copy(desk.path("libwork.so"), library(number)).unwrap();
     }
     let patched = desk.patch(&[desk.path("????????.so").to_str().unwrap().to_owned()]);
-    let found = chestnut_rewriter::inspect(&std::fs::read(&patched).unwrap()).unwrap();
+    let found = chestnut_rewriter::inspect(&read(&patched)).unwrap();
     let rest = found.rest.unwrap();
     assert!(found.files.len() > 200 && found.files.len() + rest.count > 500, "{rest:?}");
-    let told = Command::new(env!("CARGO_BIN_EXE_chestnut")).arg("inspect").arg(&patched).output().unwrap();
+    let told = run(env!("CARGO_BIN_EXE_chestnut"), &["inspect", patched.to_str().unwrap()]);
     assert!(said(&told).contains(&format!("and {} more, SHA-256 of what identifies them: ", rest.count)), "{told:?}");
 
     let output = check(&[], &patched);
@@ -150,5 +147,5 @@ fn changes_are_noticed_among_files_that_are_not_recorded_one_by_one() {
 fn a_program_that_was_not_patched_is_refused() {
     let output = check(&[], Path::new("/usr/bin/true"));
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not a patched file"), "{output:?}");
+    assert!(text(&output.stderr).contains("not a patched file"), "{output:?}");
 }

@@ -1,13 +1,7 @@
 //! Compiled filters: against their specification for every call, and in the kernel. The last tests are the ways around
 //! a filter that have been found in others.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 

@@ -1,12 +1,6 @@
 //! Input that is damaged, or not for this tool: each is refused with the reason that belongs to it, and nothing panics.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 

@@ -1,13 +1,7 @@
 //! Patched programs in the hands of tools that read, change, debug or load ELF files. The numbers of traps are those of
 //! the list that `rewrite.rs` names too.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 

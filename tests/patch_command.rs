@@ -1,12 +1,6 @@
 //! The command `chestnut-patch`: its exit statuses, what it says, and that OUT is whole or untouched.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 
@@ -15,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use chestnut_analyzer::address::Vaddr;
-use chestnut_analyzer::policy::{CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
+use chestnut_analyzer::policy::{CodeLocation, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
-use programs::{Scratch, denying, made_for, read, run, text, tool, write_policy};
+use programs::{Scratch, denying, made_for, read, read_policy, run, text, tool, write_policy};
 use serde_json::Value;
 
 /// A folder with a program, a policy for it, and places for results.
@@ -331,8 +325,7 @@ fn emitted_policy_can_be_used() {
     let emitted = desk.scratch.path("emitted.json");
     let arguments = ["--emit-policy", emitted.to_str().unwrap(), "--deny", "reboot"];
     assert_eq!(desk.patch(&arguments, &desk.input, &desk.output).status.code(), Some(0));
-    let policy: Policy = serde_json::from_slice(&read(&emitted)).unwrap();
-    assert_eq!(policy, made_for(&desk.input, denying(&["getppid", "reboot"])));
+    assert_eq!(read_policy(&emitted), made_for(&desk.input, denying(&["getppid", "reboot"])));
 }
 
 /// Status 2: the command line, or a file that it names.

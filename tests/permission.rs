@@ -1,13 +1,7 @@
 //! `chestnut run`, `chestnut refine` and `chestnut explain-violation`, with the kernel as the judge: a program whose policy
 //! lacks a call dies before, is asked about below `run`, and works by itself with the refined policy.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 
@@ -17,15 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use chestnut_analyzer::policy::{Evidence, Policy};
-use programs::{SIGSYS, Scratch, call, denying, run, signal, text, write_policy};
+use programs::{SIGSYS, Scratch, call, denying, limited, read_policy, run, signal, text, write_policy};
 
 const MADE: &str = "made\nmade\nmade\n";
 
 fn chestnut(arguments: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
-    // A hang is a failure.
-    command.args(["--foreground", "-s", "KILL", "100", env!("CARGO_BIN_EXE_chestnut")]);
-    command.args(arguments).output().unwrap()
+    limited(env!("CARGO_BIN_EXE_chestnut"), arguments).output().unwrap()
 }
 
 /// A program, its policy, and one that lacks getppid.
@@ -74,10 +65,6 @@ impl Case {
         std::fs::remove_file(&patched).unwrap();
         output
     }
-}
-
-fn read_policy(path: &Path) -> Policy {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn succeeds(arguments: &[&str]) -> Output {

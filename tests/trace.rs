@@ -1,13 +1,7 @@
 //! `chestnut trace`: what it records is compared with what strace shows, and what programs do below it with what they do
 //! without.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop where it stands; clippy takes its helpers for no test"
-)]
+#![cfg(test)]
 
 mod programs;
 
@@ -19,13 +13,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use chestnut_tracer::{Phase, Trace};
-use programs::{Scratch, denying, made_for, text, write_policy};
+use programs::{Scratch, denying, limited, made_for, text, write_policy};
 
 fn chestnut(arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    // A hang is a failure.
-    command.args(["--foreground", "-s", "KILL", "100", env!("CARGO_BIN_EXE_chestnut")]).args(arguments);
-    command
+    limited(env!("CARGO_BIN_EXE_chestnut"), arguments)
 }
 
 /// Runs a command below the tracer.

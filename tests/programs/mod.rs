@@ -1,8 +1,7 @@
-//! What the tests of the rewriter share: policies made by hand, programs built on the spot, and runs of them.
+//! What tests of several commands share: policies made by hand, programs built on the spot, and runs of them.
 //!
 //! Nothing is skipped: a compiler or tool that is missing fails the test that needs it, with its name.
 #![allow(dead_code, reason = "no test file needs all of it")]
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may stop where it stands")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -115,6 +114,17 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 pub(crate) fn write_policy(path: &Path, policy: &Policy) {
     std::fs::write(path, serde_json::to_vec_pretty(policy).expect("it can be written")).expect("the folder is there");
+}
+
+pub(crate) fn read_policy(path: &Path) -> Policy {
+    serde_json::from_slice(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A program with arguments, whose time is limited: a hang is a failure.
+pub(crate) fn limited(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "-s", "KILL", "100", program]).args(arguments);
+    command
 }
 
 /// Runs a program with arguments.
