@@ -3,7 +3,7 @@
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
-# make bench   time and memory of chestnut-patch, start-up and per-call cost of what it makes
+# make bench   time and memory of chestnut-patch, growth of files, start-up and per-call cost of what it makes
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
 # What is missing on the machine is installed with apt-get where that is there, and named where it is not.
