@@ -123,8 +123,10 @@ impl<'a, 'data> Code<'a, 'data> {
         let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
         let pads = function.references.iter().filter(|r| r.kind == ReferenceKind::LandingPad);
         let mut entries: Vec<Vaddr> = pads.map(|r| r.target).collect();
+        // Go's tools write the address of a label only into jump tables: what looks like another one is a number.
+        let is_number = !function.has_indirect_jump && self.is_go(function.start);
         for &(start, end) in &function.extents {
-            targets.extend(between(self.interior, start, end));
+            targets.extend(between(self.interior, start, end).iter().filter(|_| !is_number));
             entries.extend(between(self.foreign_entries(), start, end));
         }
         if !function.has_indirect_jump {

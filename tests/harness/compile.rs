@@ -73,7 +73,7 @@ fn link(fixture: &Fixture, config: &Config) -> Result<PathBuf, Trouble> {
         return Ok(out);
     }
     if fixture.language == Language::Go {
-        succeed(go(fixture, config)?.arg("-o").arg(&out).arg(&fixture.source))?;
+        succeed(go(fixture, config)?.arg("-o").arg(&out).arg("."))?;
         return Ok(out);
     }
     for library in &fixture.libraries {
@@ -192,7 +192,7 @@ fn go(fixture: &Fixture, config: &Config) -> Result<Command, Trouble> {
         return Err(Trouble::Missing("there is no go".into()));
     }
     let mut command = Command::new("go");
-    // Without the network: the program has one file, and all that it imports comes with the compiler.
+    // Without the network: the program is one folder, and all that it imports comes with the compiler.
     command.envs([("GOPROXY", "off"), ("GOFLAGS", ""), ("GO111MODULE", "off"), ("GOTOOLCHAIN", "local")]);
     command.env("CGO_ENABLED", if config.is_static() { "0" } else { "1" });
     command.env("GOCACHE", scratch().join("go-cache")).env("GOPATH", scratch().join("go-path"));

@@ -5,9 +5,10 @@
 //! breakpoint is put): what the loader and the constructors of libraries do before is not part of it. Programs that are
 //! executed later count from their first instruction: a filter is inherited.
 //!
-//! REPORT has a line `call NUMBER` for each call seen, `signal NUMBER` if the program died of a signal, and
-//! `refused NUMBER` for a call that a filter did not let pass: the kernel has put back the registers of the thread when
-//! the call ends, so that the result is the number itself. `unfiltered` says that a thread ended without a filter, `entered` that the entry point was reached.
+//! REPORT has a line `call NUMBER` for each call seen, `signal NUMBER` if the program died of a signal, and `refused
+//! NUMBER` for a call that a filter did not let pass: the kernel has put back the registers of the thread when the call
+//! ends, so that the result is the number itself. `unfiltered` says that a thread ended without a filter, `entered`
+//! that the entry point was reached.
 //!
 //! # Safety
 //!
@@ -135,6 +136,13 @@ impl Supervisor {
             self.threads.remove(&pid);
             return Ok(true);
         }
+        // Whoever is killed while it is stopped is gone for every request; its end is told later.
+        ignore_gone(self.stopped(pid, status))?;
+        Ok(true)
+    }
+
+    /// Handles the stop of a thread and lets it go on.
+    fn stopped(&mut self, pid: pid_t, status: c_int) -> std::io::Result<()> {
         let stop = libc::WSTOPSIG(status);
         let deliver = match status >> 16 {
             0 if stop == libc::SIGTRAP | 0x80 => self.call(pid)?,
@@ -142,14 +150,10 @@ impl Supervisor {
             0 => stop,
             libc::PTRACE_EVENT_EXEC => self.exec(pid)?,
             libc::PTRACE_EVENT_EXIT => self.exit(pid)?,
-            libc::PTRACE_EVENT_STOP if stop != libc::SIGTRAP => {
-                ignore_gone(request(libc::PTRACE_LISTEN, pid, 0, 0))?;
-                return Ok(true);
-            }
+            libc::PTRACE_EVENT_STOP if stop != libc::SIGTRAP => return request(libc::PTRACE_LISTEN, pid, 0, 0),
             _ => 0,
         };
-        ignore_gone(request(libc::PTRACE_SYSCALL, pid, 0, c_long::from(deliver)))?;
-        Ok(true)
+        request(libc::PTRACE_SYSCALL, pid, 0, c_long::from(deliver))
     }
 
     fn call(&mut self, pid: pid_t) -> std::io::Result<c_int> {
