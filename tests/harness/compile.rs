@@ -201,7 +201,14 @@ fn go(fixture: &Fixture, config: &Config) -> Result<Command, Trouble> {
         Linkage::Static | Linkage::NoPie => "-buildmode=exe",
         Linkage::Pie | Linkage::StaticPie => "-buildmode=pie",
     });
-    command.args(&fixture.flags).args(&config.flags);
+    let flags = fixture.flags.iter().chain(&config.flags);
+    // Flags of the C compiler are for the link, which it then does.
+    let (of_link, others): (Vec<_>, Vec<_>) = flags.partition(|flag| flag.starts_with("-Wl,"));
+    if !of_link.is_empty() {
+        let words: Vec<&str> = of_link.into_iter().map(String::as_str).collect();
+        command.arg(format!("-ldflags=-linkmode=external '-extldflags={}'", words.join(" ")));
+    }
+    command.args(others);
     Ok(command)
 }
 

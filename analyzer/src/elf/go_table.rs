@@ -107,10 +107,10 @@ struct Finder<'f, 'data> {
 }
 
 impl<'data> Finder<'_, 'data> {
-    /// Words of the file by address, in LOADs that are not executable.
+    /// Words of the file by address. Where read-only data stands in one LOAD with the code (`-z noseparate-code`, gold),
+    /// so does the table.
     fn words(&self) -> impl Iterator<Item = (Vaddr, u64)> + '_ {
-        let data = self.space.segments().iter().filter(|segment| !segment.is_executable());
-        data.flat_map(|segment| {
+        self.space.segments().iter().flat_map(|segment| {
             let padding = segment.p_vaddr.0.wrapping_neg() % 8;
             let start = segment.p_vaddr.0.saturating_add(padding);
             let bytes = self.space.bytes(segment.p_vaddr, segment.p_filesz).unwrap_or(&[]);
