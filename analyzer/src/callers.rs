@@ -20,7 +20,7 @@ use crate::data::PointerTarget;
 use crate::functions::StartEvidence;
 use crate::indirect_callers;
 use crate::instruction::ReferenceKind;
-use crate::origins::{Origins, Seen, nested};
+use crate::origins::{Origin, Seen, nested};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Reachable};
 use crate::registers::State;
@@ -48,7 +48,7 @@ pub struct Callers<'a, 'data> {
 }
 
 /// Calls with the functions that make them.
-pub type AddressCalls = Rc<[(FunctionKey, CallSite)]>;
+pub type AddressCalls = Rc<[(FunctionKey, Rc<CallSite>)]>;
 
 /// A value that is stored: who does it, where, what, and in which state.
 pub type Store = (FunctionKey, Vaddr, Value, State);
@@ -57,10 +57,10 @@ pub type Store = (FunctionKey, Vaddr, Value, State);
 type StoreMemo = FxHashMap<(ModuleId, Vaddr), Rc<[Store]>>;
 
 /// What may be called at a place, by how deep the question was nested.
-type TargetMemo = FxHashMap<(FunctionKey, Vaddr, usize), Rc<Origins>>;
+type TargetMemo = FxHashMap<(FunctionKey, Vaddr, usize), Option<Rc<[Origin]>>>;
 
 /// Call sites of one function.
-pub type Sites = Rc<[CallSite]>;
+pub type Sites = Rc<[Rc<CallSite>]>;
 
 impl<'a, 'data> Callers<'a, 'data> {
     /// Collects the calls among the functions that run while the filter is on.
@@ -109,7 +109,7 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The calls in `caller` that enter `callee` at its start; `None` if it may be entered in another way.
     #[must_use]
-    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Option<Vec<CallSite>> {
+    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Option<Vec<Rc<CallSite>>> {
         let mut found = Vec::new();
         for site in self.sites(&self.named, caller, |c| c != Callee::Computed).iter() {
             for (target, is_start) in targets(self.program, caller.0, site.callee) {
@@ -117,7 +117,7 @@ impl<'a, 'data> Callers<'a, 'data> {
                     return None;
                 }
                 if target == callee {
-                    found.push(site.clone());
+                    found.push(Rc::clone(site));
                 }
             }
         }
@@ -136,7 +136,7 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The call at an address of `caller`.
     #[must_use]
-    pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<CallSite> {
+    pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<Rc<CallSite>> {
         let named = self.sites(&self.named, caller, |c| c != Callee::Computed);
         let found = named.iter().find(|site| site.at == at).cloned();
         found.or_else(|| self.computed_calls(caller).iter().find(|site| site.at == at).cloned())
@@ -177,16 +177,16 @@ impl<'a, 'data> Callers<'a, 'data> {
         found
     }
 
-    /// What a computed call can enter, sought `depth` questions deep.
+    /// What a computed call can enter, sought `depth` questions deep; `None` if not all of it is known.
     #[must_use]
-    pub fn targets_of(&self, caller: FunctionKey, site: &CallSite, depth: usize) -> Rc<Origins> {
+    pub fn targets_of(&self, caller: FunctionKey, site: &CallSite, depth: usize) -> Option<Rc<[Origin]>> {
         let key = (caller, site.at, depth);
         if let Some(known) = self.targets.borrow().get(&key) {
-            return Rc::clone(known);
+            return known.clone();
         }
         let seen = Seen { function: caller, at: site.at, value: site.target.clone() };
-        let found = Rc::new(nested(self, vec![seen], depth));
-        self.targets.borrow_mut().insert(key, Rc::clone(&found));
+        let found: Option<Rc<[Origin]>> = nested(self, seen, depth).map(Into::into);
+        self.targets.borrow_mut().insert(key, found.clone());
         found
     }
 
@@ -204,7 +204,8 @@ impl<'a, 'data> Callers<'a, 'data> {
             .module(caller.0)
             .and_then(|module| {
                 let function = module.summary.functions().function(caller.1)?;
-                Some(call_sites(&self.code(caller.0)?, function, wanted).into())
+                let sites = call_sites(&self.code(caller.0)?, function, wanted);
+                Some(sites.into_iter().map(Rc::new).collect())
             })
             .unwrap_or_default();
         memo.borrow_mut().insert(caller, Rc::clone(&found));

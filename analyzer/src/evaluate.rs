@@ -129,14 +129,13 @@ impl Machine<'_, '_, '_> {
     /// What a variable holds, if it is always the same.
     fn variable(&self, module: ModuleId, slot: Vaddr) -> Word {
         let seen = Seen { function: (module, FunctionId(0)), at: slot, value: Value::One(Atom::Global(slot)) };
-        let found = nested(self.callers, vec![seen], self.depth.saturating_add(1));
-        let &[(atom, (holder, _), _)] = found.known.as_slice() else { return None };
+        let found = nested(self.callers, seen, self.depth.saturating_add(1))?;
+        let &[(atom, (holder, _), _)] = found.as_slice() else { return None };
         match atom {
             Atom::Constant(number) => Some(number),
             Atom::Address(at) => self.place(holder, at),
             _ => None,
         }
-        .filter(|_| found.unknown.is_empty())
     }
 
     /// Puts arguments where a function expects them.

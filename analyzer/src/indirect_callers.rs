@@ -13,6 +13,7 @@ pub(crate) mod uses;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use iced_x86::Instruction;
 use rustc_hash::FxHashSet;
@@ -45,7 +46,7 @@ pub fn find(
     callee: FunctionKey,
     depth: usize,
     tables: bool,
-) -> Option<Vec<(FunctionKey, CallSite)>> {
+) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
     let module = callers.program.module(callee.0)?;
     let start = module.summary.functions().function(callee.1)?.start;
     if is_known_elsewhere(callers, callee, start) {
@@ -71,7 +72,7 @@ pub fn find(
         }
         for site in callers.computed_calls(key).iter().filter(|site| !site.is_jump || !has_tables) {
             if may_enter(callers, key, site, &table, depth) {
-                found.push((key, site.clone()));
+                found.push((key, Rc::clone(site)));
             }
         }
     }
@@ -101,7 +102,7 @@ fn loaded(
     start: Vaddr,
     tables: &FxHashSet<Vaddr>,
     depth: usize,
-) -> Option<Vec<(FunctionKey, CallSite)>> {
+) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
     let names = names(callers, callee.0, start);
     let mut sources = vec![(callee.0, start)];
     for (id, module) in callers.program.modules() {
@@ -140,7 +141,7 @@ fn spread(
     callee: FunctionKey,
     places: Vec<(ModuleId, Vaddr)>,
     depth: usize,
-) -> Option<Vec<(FunctionKey, CallSite)>> {
+) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
     let read_by_own = callers.live_in(callee);
     let stack_read_by_own = callers.stack_read(callee, 0);
     let is_narrow = !callers.program.module(callee.0)?.image.is_position_independent();
@@ -253,7 +254,7 @@ fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, ta
     if offset.is_some_and(|offset| !stands_there(offset)) {
         return false;
     }
-    let origins = callers.targets_of(caller, site, depth + 1);
     let is_callee = |atom: Atom, at: FunctionKey| atom == Atom::Address(table.start) && at.0 == caller.0;
-    !origins.unknown.is_empty() || origins.known.iter().any(|&(atom, function, _)| is_callee(atom, function))
+    let targets = callers.targets_of(caller, site, depth + 1);
+    targets.is_none_or(|targets| targets.iter().any(|&(atom, function, _)| is_callee(atom, function)))
 }

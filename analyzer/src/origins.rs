@@ -42,11 +42,14 @@ pub struct Seen {
     pub value: Value,
 }
 
+/// A constant or an address, and the place that fixes it.
+pub type Origin = (Atom, FunctionKey, Vaddr);
+
 /// Where values come from.
 #[derive(Debug, Default)]
 pub struct Origins {
-    /// Constants and addresses, each with the place that fixes it.
-    pub known: Vec<(Atom, FunctionKey, Vaddr)>,
+    /// What is known.
+    pub known: Vec<Origin>,
     /// Places where the value is not known.
     pub unknown: Vec<(FunctionKey, Vaddr)>,
 }
@@ -67,22 +70,40 @@ const MAX_DEPTH: usize = 1;
 /// So deep, what calls return is not followed any more.
 const MAX_RESULTS: usize = 3;
 
+/// More values are not followed for one answer, which is then that something is not known: a parameter of a function
+/// whose address a large program may call from everywhere. Where an answer was found, 1,100 were enough.
+const MOST_VALUES: u32 = 50_000;
+
 /// Follows each value to where it is fixed, through tables of functions too.
 #[must_use]
 pub fn origins(callers: &Callers<'_, '_>, seen: Vec<Seen>) -> Origins {
-    nested(callers, seen, 0)
+    search(callers, seen, 0, |_| false)
 }
 
 /// Follows each value to where it is fixed, but not into functions that are called by address only.
 #[must_use]
 pub fn direct_origins(callers: &Callers<'_, '_>, seen: Vec<Seen>) -> Origins {
-    nested(callers, seen, MAX_DEPTH)
+    search(callers, seen, MAX_DEPTH, |_| false)
 }
 
-/// The same, asked while another question is open.
-pub(crate) fn nested(callers: &Callers<'_, '_>, seen: Vec<Seen>, depth: usize) -> Origins {
+/// All that a value can be, asked while another question is open; `None` as soon as something of it is not known.
+pub(crate) fn nested(callers: &Callers<'_, '_>, seen: Seen, depth: usize) -> Option<Vec<Origin>> {
+    let found = search(callers, vec![seen], depth, |found| !found.unknown.is_empty());
+    found.unknown.is_empty().then_some(found.known)
+}
+
+fn search(callers: &Callers<'_, '_>, seen: Vec<Seen>, depth: usize, is_enough: impl Fn(&Origins) -> bool) -> Origins {
     let mut search = Search { callers, work: seen, done: FxHashSet::default(), found: Origins::default(), depth };
+    let mut left = MOST_VALUES;
     while let Some(Seen { function, at, value }) = search.work.pop() {
+        if is_enough(&search.found) {
+            break;
+        }
+        left -= 1;
+        if left == 0 {
+            search.found.unknown.push((function, at));
+            break;
+        }
         match value.atoms() {
             None => search.found.unknown.push((function, at)),
             Some(atoms) => atoms.iter().for_each(|&atom| search.visit(atom, function, at)),
@@ -124,8 +145,7 @@ impl Search<'_, '_, '_> {
 
     /// Adds what each caller passes, through `see`; false if there may be callers that are not known.
     fn follow_callers(&mut self, function: FunctionKey, number: u16, see: See<'_>) -> bool {
-        let mut complete = true;
-        let mut any = false;
+        let (mut complete, mut any) = (true, false);
         let mut calls = Vec::new();
         for caller in self.callers.callers(function) {
             let found = self.callers.calls(caller, function);

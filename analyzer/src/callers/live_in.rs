@@ -285,12 +285,12 @@ impl<'a, 'data> Callers<'a, 'data> {
                 Entered::Reading(_) => None,
             };
         }
-        let targets = self.targets_of(caller, site, depth);
-        let functions = targets.known.iter().map(|&(atom, holder, _)| match atom {
+        let targets = self.targets_of(caller, site, depth)?;
+        let functions = targets.iter().map(|&(atom, holder, _)| match atom {
             Atom::Address(at) => self.starting(holder.0, at),
             _ => None,
         });
-        functions.collect::<Option<Vec<_>>>().filter(|keys| targets.unknown.is_empty() && !keys.is_empty())
+        functions.collect::<Option<Vec<_>>>().filter(|keys| !keys.is_empty())
     }
 
     fn body(&self, key: FunctionKey) -> Body {
