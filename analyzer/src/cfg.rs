@@ -196,6 +196,13 @@ impl Cfg {
         &self.blocks
     }
 
+    /// The block that holds the instruction at `at`.
+    #[must_use]
+    pub fn block_of(&self, instructions: &[Instruction], at: Vaddr) -> Option<BlockId> {
+        let index = instructions.binary_search_by_key(&at.0, Instruction::ip).ok()?;
+        self.blocks.partition_point(|block| block.instructions.start <= index).checked_sub(1)
+    }
+
     /// For each block, whether it is one of `chosen` or some path leads from it to one of them.
     #[must_use]
     pub fn leading_to(&self, chosen: &[BlockId]) -> Vec<bool> {

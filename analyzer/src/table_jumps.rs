@@ -52,6 +52,8 @@ pub fn find(
         }
         let known = found.len();
         let cfg = graph(&found);
+        // Who jumps to a place between them has another sum.
+        sums.retain(|sum, jump| cfg.block_of(instructions, *sum) == cfg.block_of(instructions, *jump));
         let mut note = |instruction: &Instruction, at: Vaddr, state: &State| {
             let targets = sums.get(&at).and_then(|jump| Some((*jump, served(instruction, state, &tables)?)));
             found.extend(targets);
