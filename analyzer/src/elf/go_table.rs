@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 
+use rustc_hash::FxHashMap;
+
 use super::relocation::{Relocation, RelocationTarget};
 use super::segment::AddressSpace;
 use crate::address::Vaddr;
@@ -127,7 +129,8 @@ impl<'data> Finder<'_, 'data> {
 
     /// Places that point to one of them.
     fn modules(&self, candidates: &[(Vaddr, Layout)]) -> Vec<(Vaddr, Layout)> {
-        let pointed = |target: u64| candidates.iter().find(|(at, _)| at.0 == target).map(|(_, layout)| *layout);
+        let candidates: FxHashMap<u64, Layout> = candidates.iter().map(|(at, layout)| (at.0, *layout)).collect();
+        let pointed = |target: u64| candidates.get(&target).copied();
         let relocated = self.relocations.iter().filter_map(|relocation| match relocation.target {
             RelocationTarget::Relative(target) => Some((relocation.slot, pointed(target.0)?)),
             _ => None,
