@@ -17,7 +17,7 @@ use crate::address::Vaddr;
 use crate::arguments::{Callee, callee};
 use crate::cfg::{Cfg, Labels, direct_jump_target};
 use crate::data::{Data, PointerTarget};
-use crate::elf::{Image, LandingPad};
+use crate::elf::{GoFunction, Image, LandingPad};
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::ReferenceKind;
 use crate::memory::Memory;
@@ -161,7 +161,17 @@ impl<'a, 'data> Code<'a, 'data> {
     /// Whether `at` lies in a function that Go's compiler or assembler wrote.
     #[must_use]
     pub fn is_go(&self, at: Vaddr) -> bool {
-        self.image.go_table().is_some_and(|table| table.function_at(at).is_some_and(|f| f.is_go))
+        self.go_function(at).is_some_and(|function| function.is_go)
+    }
+
+    /// Whether `at` lies in a function that is entered with zero in `xmm15`, and so has it behind its calls.
+    #[must_use]
+    pub fn keeps_zero_of_go(&self, at: Vaddr) -> bool {
+        self.go_function(at).is_some_and(|function| function.keeps_zero)
+    }
+
+    fn go_function(&self, at: Vaddr) -> Option<&GoFunction<'data>> {
+        self.image.go_table()?.function_at(at)
     }
 
     /// What a call does to the state of the function that makes it.
@@ -171,12 +181,14 @@ impl<'a, 'data> Code<'a, 'data> {
         if self.is_go(Vaddr(call.ip())) {
             // Arguments, results and room for register arguments stand above the stack pointer and are the callee's
             // (Go's `abi-internal.md`).
-            let function = direct_callee(call).and_then(|at| self.image.go_table()?.function_at(at));
+            let function = direct_callee(call).and_then(|at| self.go_function(at));
             let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
             let passed = passed | bits(GO_ARGUMENTS);
-            return CallEffect { changed, passed, stack, is_go: true, returns_twice: false };
+            let keeps_zero = self.keeps_zero_of_go(Vaddr(call.ip()));
+            return CallEffect { changed, passed, stack, has_result: false, keeps_zero, returns_twice: false };
         }
-        CallEffect { changed, passed, stack: 0, is_go: false, returns_twice: self.may_return_twice(call, 0) }
+        let returns_twice = self.may_return_twice(call, 0);
+        CallEffect { changed, passed, stack: 0, has_result: true, keeps_zero: false, returns_twice }
     }
 
     /// The registers that may have changed when a call comes back; with Go's convention all but the stack pointer.

@@ -57,9 +57,10 @@ pub struct CallEffect {
     pub passed: u16,
     /// How many bytes above the stack pointer at the call are the callee's.
     pub stack: u32,
-    /// Whether it follows Go's convention (Go's `abi-internal.md`): what it leaves in `rax` is not looked for in the
-    /// callee, and `xmm15` is zero when it comes back.
-    pub is_go: bool,
+    /// Whether what it leaves in `rax` is looked for in the callee (Go's results are not).
+    pub has_result: bool,
+    /// Whether `xmm15` is zero when it comes back (Go's `abi-internal.md`).
+    pub keeps_zero: bool,
     /// Whether it may come back more than once (`setjmp`), the frame as it is then.
     pub returns_twice: bool,
 }
@@ -95,9 +96,10 @@ pub fn caller_saved() -> u16 {
 }
 
 impl State {
-    /// The state at a function's entry: each argument is itself, the stack pointer is the frame's origin.
+    /// The state at a function's entry: each argument is itself, the stack pointer is the frame's origin, and `xmm15` is
+    /// zero where Go's compiler keeps it so.
     #[must_use]
-    pub fn at_entry(is_go: bool) -> Self {
+    pub fn at_entry(is_go: bool, keeps_zero: bool) -> Self {
         let mut state = Self::unknown();
         for (number, register) in (FIRST_GO_ARGUMENT..).zip(GO_ARGUMENTS).filter(|_| is_go) {
             state.set(register, Value::One(Atom::Parameter(number)));
@@ -106,7 +108,7 @@ impl State {
             state.set(register, Value::One(Atom::Parameter(number)));
         }
         state.set(Register::RSP, Value::One(Atom::Frame(0)));
-        if is_go {
+        if keeps_zero {
             state.vectors.set_zero_of_go();
         }
         state

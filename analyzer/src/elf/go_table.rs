@@ -29,6 +29,8 @@ pub struct GoFunction<'data> {
     pub argument_bytes: Option<u32>,
     /// Whether Go's compiler or assembler wrote it; the linker lists functions of C objects too.
     pub is_go: bool,
+    /// Whether it keeps zero in `xmm15` (Go's `abi-internal.md`): Go's compiler wrote it. Assembly does what it likes.
+    pub keeps_zero: bool,
     /// Package path and name; empty if it cannot be read.
     pub name: &'data [u8],
 }
@@ -57,26 +59,34 @@ struct Layout {
     width: u64,
     /// Offset of `args` in `_func`; the name's offset stands before it, `deferreturn` and `pcsp` behind.
     arguments_at: u64,
+    /// Offset from `args` to `flag`, where that tells assembly from the compiler's code.
+    flag_at: Option<u64>,
 }
 
 /// Go 1.2 to 1.15: `moduledata` begins with the table itself.
-const FIRST: Layout = Layout { names_at: 0, functions_at: 0, index_at: 24, bounds_at: 80, width: 8, arguments_at: 12 };
+const FIRST: Layout =
+    Layout { names_at: 0, functions_at: 0, index_at: 24, bounds_at: 80, width: 8, arguments_at: 12, flag_at: None };
 /// Go 1.16 and 1.17: parts of the table have slices of their own.
 const SPLIT: Layout =
-    Layout { names_at: 8, functions_at: 104, index_at: 128, bounds_at: 160, width: 8, arguments_at: 12 };
-/// Go 1.18 and later: numbers in it are offsets from the text.
-const OFFSETS: Layout =
-    Layout { names_at: 8, functions_at: 104, index_at: 128, bounds_at: 160, width: 4, arguments_at: 8 };
+    Layout { names_at: 8, functions_at: 104, index_at: 128, bounds_at: 160, width: 8, arguments_at: 12, flag_at: None };
+/// Go 1.18 and 1.19: numbers in it are offsets from the text.
+const OFFSETS: Layout = Layout { width: 4, arguments_at: 8, flag_at: Some(29), ..SPLIT };
+/// Go 1.20 and later: `_func` has `startLine` before `funcID` and `flag`.
+const LINES: Layout = Layout { flag_at: Some(33), ..OFFSETS };
 
 /// The first 8 bytes as a number: magic, two zeros, the size of an instruction quantum (1), the size of a pointer (8).
 const fn layout(head: u64) -> Option<Layout> {
     match head {
         0x0801_0000_ffff_fffb => Some(FIRST),
         0x0801_0000_ffff_fffa => Some(SPLIT),
-        0x0801_0000_ffff_fff0 | 0x0801_0000_ffff_fff1 => Some(OFFSETS),
+        0x0801_0000_ffff_fff0 => Some(OFFSETS),
+        0x0801_0000_ffff_fff1 => Some(LINES),
         _ => None,
     }
 }
+
+/// In `_func.flag`: the function is assembly (`funcFlag_ASM`, now `abi.FuncFlagAsm`).
+const ASSEMBLY: u8 = 4;
 
 /// `_func.args` where it is not known (`abi.ArgsSizeUnknown`), and implausibly large ones.
 const LARGEST_ARGUMENTS: u32 = 1 << 20;
@@ -188,7 +198,10 @@ impl<'data> Finder<'_, 'data> {
             let name = args.and_then(|at| self.name(names, at));
             // What Go makes has a table of the stack's depth.
             let depth = args.and_then(|at| self.space.array(at.checked_add(8)?)).map_or(1, u32::from_le_bytes);
-            GoFunction { start, end, argument_bytes, is_go: depth != 0, name: name.unwrap_or_default() }
+            let flag = args.and_then(|at| self.space.array(at.checked_add(layout.flag_at?)?)).map(u8::from_le_bytes);
+            let (is_go, name) = (depth != 0, name.unwrap_or_default());
+            let keeps_zero = is_go && flag.is_some_and(|flag| flag & ASSEMBLY == 0);
+            GoFunction { start, end, argument_bytes, is_go, keeps_zero, name }
         });
         Some(GoTable { functions: described.collect(), text, place: start..end })
     }

@@ -59,9 +59,10 @@ impl State {
             self.set(register, Value::Top);
         }
         self.vectors.forget_all();
-        if effect.is_go {
+        if effect.keeps_zero {
             self.vectors.set_zero_of_go();
-        } else if effect.changed & bit(Register::RAX) != 0 {
+        }
+        if effect.has_result && effect.changed & bit(Register::RAX) != 0 {
             self.set(Register::RAX, Value::One(Atom::Returned(at)));
         }
         self.frame.forget_escaped();

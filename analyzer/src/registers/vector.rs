@@ -50,8 +50,8 @@ impl Vectors {
         self.set(register, UNKNOWN);
     }
 
-    /// Go's functions are entered, and come back, with zero in this one (Go's `abi-internal.md`). After a call to
-    /// assembly, which need not keep it, its compiler clears it.
+    /// What Go's compiler makes is entered, and comes back, with zero in this one (Go's `abi-internal.md`). After a call
+    /// to assembly, which need not keep it, the compiler clears it.
     pub(super) fn set_zero_of_go(&mut self) {
         self.set(Register::XMM15, [Value::constant(0), Value::constant(0)]);
     }
