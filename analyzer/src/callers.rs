@@ -9,6 +9,7 @@ mod live_in;
 mod references;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
@@ -34,6 +35,8 @@ pub struct Callers<'a, 'data> {
     pub program: &'a Program<'data>,
     /// What is reached.
     pub reached: &'a Reachable<'data>,
+    /// Names that code is known to look up while the program runs.
+    pub looked_up: &'a BTreeSet<Vec<u8>>,
     /// (callee, caller), sorted.
     edges: Vec<(FunctionKey, FunctionKey)>,
     /// What was computed already: the same functions are asked for again and again.
@@ -65,7 +68,7 @@ pub type Sites = Rc<[Rc<CallSite>]>;
 impl<'a, 'data> Callers<'a, 'data> {
     /// Collects the calls among the functions that run while the filter is on.
     #[must_use]
-    pub fn new(program: &'a Program<'data>, reached: &'a Reachable<'data>) -> Self {
+    pub fn new(program: &'a Program<'data>, reached: &'a Reachable<'data>, looked_up: &'a BTreeSet<Vec<u8>>) -> Self {
         let mut edges = Vec::new();
         for caller in reached.functions() {
             let Some(module) = program.module(caller.0) else { continue };
@@ -89,6 +92,7 @@ impl<'a, 'data> Callers<'a, 'data> {
         Self {
             program,
             reached,
+            looked_up,
             edges,
             named: RefCell::default(),
             computed: RefCell::default(),

@@ -32,6 +32,8 @@ const LARGEST_NAME_TABLE: u64 = 64 * 1024;
 pub trait Surroundings {
     /// The definitions that a look-up of `name` at run time can give, where the text stands in `holder`.
     fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition>;
+    /// Whether `name` is known to be looked up, and what it names called from there.
+    fn is_looked_up(&self, name: &[u8]) -> bool;
     /// Whether `module` looks up names that are not known.
     fn looks_up_anything(&self, module: ModuleId) -> bool;
 }
@@ -297,10 +299,12 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         if !holders.contains(&id) {
             holders.push(id);
             for found in self.surroundings.look_up(text, id) {
-                // Who looks it up may call it with any arguments; that is what the policy says of open look-ups.
                 let is_code = self.module(found.module).is_some_and(|m| m.image.is_code(found.address));
                 if is_code {
-                    let arrival = Arrival { phase: Phase::After, cause, address_taken: false };
+                    // Who looks it up may call it with any arguments. That nobody does so who looks up names that are not
+                    // known is what the policy says of them.
+                    let address_taken = self.surroundings.is_looked_up(text);
+                    let arrival = Arrival { phase: Phase::After, cause, address_taken };
                     self.reach_code(found.module, found.address, arrival);
                 } else {
                     self.reach_definition(found, cause);

@@ -92,8 +92,12 @@ struct Lookups<'w, 'data> {
 
 impl Surroundings for Lookups<'_, '_> {
     fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.looks_up_anything(holder) || self.world.brought.symbols.contains(name);
+        let anywhere = self.looks_up_anything(holder) || self.is_looked_up(name);
         self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
+    }
+
+    fn is_looked_up(&self, name: &[u8]) -> bool {
+        self.world.brought.symbols.contains(name)
     }
 
     fn looks_up_anything(&self, module: ModuleId) -> bool {
@@ -145,7 +149,7 @@ impl<'o> World<'o> {
             let roots = self.roots(&linked, &order);
             let guards = Guards::new(&linked);
             let reached = solve(&linked, &roots, &guards, &Lookups { world: &self, program: &linked });
-            let callers = Callers::new(&linked, &reached);
+            let callers = Callers::new(&linked, &reached, &self.brought.symbols);
             let open = open_sites::find(&linked, &reached, &callers);
             let wanted = self.wanted(&reached, &open);
             let is_known = wanted.is_subset(&self.brought.handled)
