@@ -163,13 +163,11 @@ impl Search<'_, '_, '_> {
     fn follow(&mut self, seen: Seen, searches: bool) {
         let origins = direct_origins(self.callers, vec![seen]);
         for (atom, function, at) in origins.known {
-            let text = match atom {
-                Atom::Address(address) => self.program.module(function.0).and_then(|m| m.image.c_string(address)),
-                // No name: the call fails.
-                Atom::Constant(0) => continue,
-                _ => None,
-            };
-            match text {
+            // No name: the call fails.
+            if atom == Atom::Constant(0) {
+                continue;
+            }
+            match self.program.text(function.0, atom) {
                 Some(b"") => {}
                 Some(text) if text.starts_with(b"/") => self.add(ExecutedName::Path(text.to_vec()), function, at),
                 Some(text) if searches && !text.contains(&b'/') => {

@@ -255,7 +255,8 @@ fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, ta
     if offset.is_some_and(|offset| !stands_there(offset)) {
         return false;
     }
-    let is_callee = |atom: Atom, at: FunctionKey| atom == Atom::Address(table.start) && at.0 == caller.0;
+    let is_callee =
+        |atom: Atom, holder: ModuleId| holder == caller.0 && callers.program.address(holder, atom) == Some(table.start);
     let targets = callers.targets_of(caller, site, depth + 1);
-    targets.is_none_or(|targets| targets.iter().any(|&(atom, function, _)| is_callee(atom, function)))
+    targets.is_none_or(|targets| targets.iter().any(|&(atom, (holder, _), _)| is_callee(atom, holder)))
 }

@@ -70,13 +70,11 @@ fn look_at(
     let seen = Seen { function: callee, at: start, value: Value::One(Atom::Parameter(argument)) };
     let origins = direct_origins(callers, vec![seen]);
     for (atom, function, at) in origins.known {
-        let text = match atom {
-            Atom::Address(address) => program.module(function.0).and_then(|m| m.image.c_string(address)),
-            // A null name means the program itself: it brings nothing new.
-            Atom::Constant(0) => continue,
-            _ => None,
-        };
-        match (kind, text) {
+        // A null name means the program itself: it brings nothing new.
+        if atom == Atom::Constant(0) {
+            continue;
+        }
+        match (kind, program.text(function.0, atom)) {
             (AssumptionKind::OpenLoad, Some(name)) => {
                 found.libraries.insert(String::from_utf8_lossy(name).into_owned());
             }

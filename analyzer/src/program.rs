@@ -18,6 +18,7 @@ use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
 use crate::summary::ModuleSummary;
+use crate::value::Atom;
 
 /// Index of a module in its [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +100,22 @@ impl<'data> Program<'data> {
     #[must_use]
     pub fn module(&self, id: ModuleId) -> Option<&Module<'data>> {
         usize::try_from(id.0).ok().and_then(|index| self.modules.get(index))
+    }
+
+    /// The address that a value in code of a module is; in a position-dependent file that is a plain number.
+    #[must_use]
+    pub fn address(&self, module: ModuleId, atom: Atom) -> Option<Vaddr> {
+        match atom {
+            Atom::Address(at) => Some(at),
+            Atom::Constant(number) if !self.module(module)?.image.is_position_independent() => Some(Vaddr(number)),
+            _ => None,
+        }
+    }
+
+    /// The text whose address a value in code of a module is.
+    #[must_use]
+    pub fn text(&self, module: ModuleId, atom: Atom) -> Option<&'data [u8]> {
+        self.module(module)?.image.c_string(self.address(module, atom)?)
     }
 
     /// What symbol number `index` of a module binds to.

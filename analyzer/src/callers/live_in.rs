@@ -243,10 +243,8 @@ impl<'a, 'data> Callers<'a, 'data> {
         let mut keys = Vec::new();
         for (_, value) in self.results(self.starting(module, resolver)?)?.iter() {
             for &atom in value.atoms()? {
-                match atom {
-                    Atom::Address(at) => keys.push(self.starting(module, at)?),
-                    Atom::Constant(0) => {}
-                    _ => return None,
+                if atom != Atom::Constant(0) {
+                    keys.push(self.starting(module, self.program.address(module, atom)?)?);
                 }
             }
         }
@@ -286,10 +284,8 @@ impl<'a, 'data> Callers<'a, 'data> {
             };
         }
         let targets = self.targets_of(caller, site, depth)?;
-        let functions = targets.iter().map(|&(atom, holder, _)| match atom {
-            Atom::Address(at) => self.starting(holder.0, at),
-            _ => None,
-        });
+        let functions =
+            targets.iter().map(|&(atom, (holder, _), _)| self.starting(holder, self.program.address(holder, atom)?));
         functions.collect::<Option<Vec<_>>>().filter(|keys| !keys.is_empty())
     }
 
