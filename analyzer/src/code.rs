@@ -123,8 +123,8 @@ impl<'a, 'data> Code<'a, 'data> {
         let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
         let pads = function.references.iter().filter(|r| r.kind == ReferenceKind::LandingPad);
         let mut entries: Vec<Vaddr> = pads.map(|r| r.target).collect();
-        // Go's tools write the address of a label only into jump tables: what looks like another one is a number.
-        let is_number = !function.has_indirect_jump && self.is_go(function.start);
+        // Go's compiler writes the address of a label only into jump tables: what looks like another one is a number.
+        let is_number = !function.has_indirect_jump && self.is_compiled_go(function.start);
         for &(start, end) in &function.extents {
             targets.extend(between(self.interior, start, end).iter().filter(|_| !is_number));
             entries.extend(between(self.foreign_entries(), start, end));
@@ -164,10 +164,10 @@ impl<'a, 'data> Code<'a, 'data> {
         self.go_function(at).is_some_and(|function| function.is_go)
     }
 
-    /// Whether `at` lies in a function that is entered with zero in `xmm15`, and so has it behind its calls.
+    /// Whether `at` lies in a function that Go's compiler wrote: `xmm15` is zero at its entry and behind its calls.
     #[must_use]
-    pub fn keeps_zero_of_go(&self, at: Vaddr) -> bool {
-        self.go_function(at).is_some_and(|function| function.keeps_zero)
+    pub fn is_compiled_go(&self, at: Vaddr) -> bool {
+        self.go_function(at).is_some_and(|function| function.is_compiled)
     }
 
     fn go_function(&self, at: Vaddr) -> Option<&GoFunction<'data>> {
@@ -184,7 +184,7 @@ impl<'a, 'data> Code<'a, 'data> {
             let function = direct_callee(call).and_then(|at| self.go_function(at));
             let stack = function.and_then(|function| function.argument_bytes).unwrap_or(u32::MAX);
             let passed = passed | bits(GO_ARGUMENTS);
-            let keeps_zero = self.keeps_zero_of_go(Vaddr(call.ip()));
+            let keeps_zero = self.is_compiled_go(Vaddr(call.ip()));
             return CallEffect { changed, passed, stack, has_result: false, keeps_zero, returns_twice: false };
         }
         let returns_twice = self.may_return_twice(call, 0);

@@ -44,7 +44,7 @@ impl Memory<'_, '_> {
     /// The state at the entry of the function that starts at `start`.
     #[must_use]
     pub fn at_entry(&self, start: Vaddr) -> State {
-        State::at_entry(self.code.is_go(start), self.code.keeps_zero_of_go(start))
+        State::at_entry(self.code.is_go(start), self.code.is_compiled_go(start))
     }
 
     /// What stands at an address: a number or a pointer where nobody can write, else a variable.

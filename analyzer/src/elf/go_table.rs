@@ -29,8 +29,9 @@ pub struct GoFunction<'data> {
     pub argument_bytes: Option<u32>,
     /// Whether Go's compiler or assembler wrote it; the linker lists functions of C objects too.
     pub is_go: bool,
-    /// Whether it keeps zero in `xmm15` (Go's `abi-internal.md`): Go's compiler wrote it. Assembly does what it likes.
-    pub keeps_zero: bool,
+    /// Whether Go's compiler is known to have written it, and what it promises holds: zero in `xmm15` (Go's
+    /// `abi-internal.md`), labels in jump tables only. Assembly does what it likes.
+    pub is_compiled: bool,
     /// Package path and name; empty if it cannot be read.
     pub name: &'data [u8],
 }
@@ -200,8 +201,8 @@ impl<'data> Finder<'_, 'data> {
             let depth = args.and_then(|at| self.space.array(at.checked_add(8)?)).map_or(1, u32::from_le_bytes);
             let flag = args.and_then(|at| self.space.array(at.checked_add(layout.flag_at?)?)).map(u8::from_le_bytes);
             let (is_go, name) = (depth != 0, name.unwrap_or_default());
-            let keeps_zero = is_go && flag.is_some_and(|flag| flag & ASSEMBLY == 0);
-            GoFunction { start, end, argument_bytes, is_go, keeps_zero, name }
+            let is_compiled = is_go && flag.is_some_and(|flag| flag & ASSEMBLY == 0);
+            GoFunction { start, end, argument_bytes, is_go, is_compiled, name }
         });
         Some(GoTable { functions: described.collect(), text, place: start..end })
     }

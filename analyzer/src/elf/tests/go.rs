@@ -88,9 +88,9 @@ fn functions_are_those_that_go_itself_lists_stripped_or_not() {
         assert_eq!(found, expected.keys().copied().collect(), "{name}");
         let main = table.functions.iter().find(|function| function.name == b"main.main").unwrap();
         assert_eq!(expected[&main.start.0], "main.main");
-        assert!(main.is_go && main.keeps_zero && table.function_at(main.start) == Some(main));
+        assert!(main.is_go && main.is_compiled && table.function_at(main.start) == Some(main));
         let assembly = table.functions.iter().find(|function| function.name == b"runtime.memmove").unwrap();
-        assert!(assembly.is_go && !assembly.keeps_zero);
+        assert!(assembly.is_go && !assembly.is_compiled);
     }
 }
 
@@ -168,7 +168,11 @@ fn assert_is_the_sample(table: &GoTable<'_>, magic: u32) {
     assert_eq!((first.start, first.end, first.name, first.is_go), (Vaddr(TEXT), Vaddr(TEXT + 32), &b"a.b"[..], true));
     assert_eq!(first.argument_bytes, Some(24), "{magic:x}");
     // Only formats since Go 1.18 tell assembly apart.
-    assert_eq!((first.keeps_zero, second.keeps_zero), (matches!(magic, 0xffff_fff0 | 0xffff_fff1), false), "{magic:x}");
+    assert_eq!(
+        (first.is_compiled, second.is_compiled),
+        (matches!(magic, 0xffff_fff0 | 0xffff_fff1), false),
+        "{magic:x}"
+    );
     assert_eq!((second.start, second.end, second.name, second.is_go), (first.end, Vaddr(TEXT + 64), &b"c"[..], false));
     assert_eq!(table.text, Vaddr(TEXT));
 }
@@ -196,7 +200,7 @@ fn assembly_keeps_no_zero() {
         data[usize::try_from(INDEX + 0x40 - DATA).unwrap() + 0x2000 + flag_at] = 4;
         let image = Image::parse(&data).unwrap();
         let first = image.go_table().unwrap().functions[0];
-        assert!(first.is_go && !first.keeps_zero, "{magic:x}");
+        assert!(first.is_go && !first.is_compiled, "{magic:x}");
     }
 }
 
