@@ -34,7 +34,7 @@ fn numbers(seed: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Sets of every size, from none (libseccomp's issue 370) to all, each compared for every number: compiling does so
+/// Sets of every size, from none to all, each compared for every number: compiling does so
 /// itself, and this test once more, with the rules written out.
 #[test]
 fn filters_decide_as_specified() {

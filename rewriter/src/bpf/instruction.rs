@@ -81,9 +81,9 @@ impl SockFilter {
         Self { code: 0x15, jt, jf, k }
     }
 
-    /// `jgt k, jt, jf`.
-    pub(super) const fn jump_if_greater(k: u32, jt: u8, jf: u8) -> Self {
-        Self { code: 0x25, jt, jf, k }
+    /// `ja k`.
+    pub(super) const fn jump(k: u32) -> Self {
+        Self { code: 0x05, jt: 0, jf: 0, k }
     }
 
     /// `jge k, jt, jf`.

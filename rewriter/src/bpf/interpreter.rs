@@ -1,7 +1,7 @@
 //! Runs a filter as the kernel does.
 //!
 //! Input: a [`Program`] and the `struct seccomp_data` of one call. Output: the value that the filter returns. This is
-//! the second opinion on what libseccomp compiled; it runs on every filter before the filter is written. Semantics:
+//! the second opinion on what was compiled; it runs on every filter before the filter is written. Semantics:
 //! `net/core/filter.c`, where division by a zero X ends the program with 0 and shifts count modulo 32.
 
 use super::instruction::{Alu, Comparison, Operand, Operation};

@@ -12,6 +12,7 @@ mod instruction;
 mod interpreter;
 mod program;
 mod specification;
+mod tree;
 
 pub use action::{Action, UnknownAction};
 pub use compile::{CompileError, Filter};

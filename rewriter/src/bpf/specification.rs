@@ -52,6 +52,14 @@ pub struct Specification {
     ceiling: SyscallNr,
 }
 
+/// Numbers with one answer, up to the next range's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: u32,
+    /// What the filter returns for them.
+    pub(super) answer: u32,
+}
+
 /// A program that answers otherwise than specified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the filter answers {found:#x} to call {nr:#x} of architecture {arch:#x}, expected {expected:#x}")]
@@ -122,6 +130,20 @@ impl Specification {
             Verdict::Refuse => self.action.return_value(),
             Verdict::Kill => Action::KillProcess.return_value(),
         }
+    }
+
+    /// All numbers of x86-64, sorted, no two neighbours with the same answer.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let rules = self.allowed.iter().chain(self.failing.keys()).flat_map(|nr| [nr.0, nr.0 + 1]);
+        let firsts: BTreeSet<_> = rules.chain([0, self.ceiling.0 + 1, X32_BIT, SKIPPED]).collect();
+        let mut ranges: Vec<Range> = Vec::new();
+        for first in firsts {
+            let answer = self.return_value(self.verdict(AUDIT_ARCH_X86_64, first));
+            if ranges.last().is_none_or(|last| last.answer != answer) {
+                ranges.push(Range { first, answer });
+            }
+        }
+        ranges
     }
 
     /// Runs a program over every number that could make a difference, and over foreign architectures.
