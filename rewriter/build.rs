@@ -1,10 +1,10 @@
 //! Builds the stub image from `stub/src/lib.rs`; nothing that is binary is committed.
 //!
 //! Input: `$RUSTC`, the stub's sources, `linker-script/stub.ld`. Output: `$OUT_DIR/stub.elf`, and
-//! `$OUT_DIR/stub-trap.elf` with a handler of SIGSYS and the names of all calls, which `src/stub_image.rs` embeds, parses
-//! and checks. The compiler is called directly, and not as a dependency: a free-standing
-//! program as an ordinary workspace member would force `panic = "abort"` on all of them, and flags meant for
-//! the host (coverage, sanitizers) must not reach the image.
+//! `$OUT_DIR/stub-trap.elf` with a handler of SIGSYS and the names of all calls, which `src/stub_image.rs` embeds,
+//! parses and checks. The compiler is called directly, and not as a dependency: a free-standing program as an ordinary
+//! workspace member would force `panic = "abort"` on all of them, and flags meant for the host (coverage, sanitizers)
+//! must not reach the image.
 #![allow(clippy::expect_used, reason = "a build script can do nothing but stop")]
 
 use std::collections::BTreeMap;

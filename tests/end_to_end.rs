@@ -25,8 +25,8 @@
 //! | `Needs: feature...` | what the machine must offer: `ia32`, `network` |
 //!
 //! Every run without `Refuse` checks in addition: the calls that the original makes behind its entry point, as the
-//! kernel reports them to a tracer, are a subset of `chestnut-patch --list`; all threads of the patched program end with
-//! a filter; `--unpatch` gives back the original (configurations `gcc-glibc-*`).
+//! kernel reports them to a tracer, are a subset of `chestnut-patch --list`; all threads of the patched program end
+//! with a filter; `--unpatch` gives back the original (configurations `gcc-glibc-*`).
 //!
 //! `cargo test --test end_to_end -- index` prints which fixtures show which rule.
 //! `CHESTNUT_PATCH` names another `chestnut-patch` to test. A test that cannot be run says why and is counted as

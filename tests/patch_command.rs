@@ -254,7 +254,8 @@ fn repatch_remembers_flags_and_asks_for_an_edited_policy() {
     assert_refusal(&command(&["--repatch", first, next]), 1, "give it again with --policy");
 }
 
-/// The policy of another program lacks what this one calls. That of the program as it was before it was patched is its own.
+/// The policy of another program lacks what this one calls. That of the program as it was before it was patched is its
+/// own.
 #[test]
 fn policy_of_another_program_is_refused() {
     let desk = Desk::new();

@@ -1,5 +1,5 @@
-//! `chestnut run`, `chestnut refine` and `chestnut explain-violation`, with the kernel as the judge: a program whose policy
-//! lacks a call dies before, is asked about below `run`, and works by itself with the refined policy.
+//! `chestnut run`, `chestnut refine` and `chestnut explain-violation`, with the kernel as the judge: a program whose
+//! policy lacks a call dies before, is asked about below `run`, and works by itself with the refined policy.
 
 #![cfg(test)]
 

@@ -64,8 +64,8 @@ fn no_new_privs_is_set_where_the_kernel_asks_for_it() {
     assert_eq!(status(run(&cat, &["/proc/self/status"])), ["NoNewPrivs:\t0", "Seccomp:\t2"]);
 }
 
-/// A thread that a constructor has started runs before the stub. It comes under the filter too; if it cannot, because it
-/// has one of its own, the program is not started.
+/// A thread that a constructor has started runs before the stub. It comes under the filter too; if it cannot, because
+/// it has one of its own, the program is not started.
 #[test]
 fn threads_of_constructors_do_not_escape() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
-//! `chestnut trace`: what it records is compared with what strace shows, and what programs do below it with what they do
-//! without.
+//! `chestnut trace`: what it records is compared with what strace shows, and what programs do below it with what they
+//! do without.
 
 #![cfg(test)]
 

@@ -32,8 +32,8 @@ pub(crate) fn run(command: &Trace, messages: &Messages) -> Result<(String, ExitC
     Ok((String::new(), finish(&outcome, name.as_deref(), command.quiet, messages)))
 }
 
-/// Whether a line may be renewed on the terminal. A program that is started here may draw there itself, unless its output
-/// goes elsewhere.
+/// Whether a line may be renewed on the terminal. A program that is started here may draw there itself, unless its
+/// output goes elsewhere.
 #[expect(clippy::disallowed_methods, reason = "nothing is written")]
 pub(crate) fn may_draw(is_attached: bool) -> bool {
     std::io::stderr().is_terminal() && (is_attached || !std::io::stdout().is_terminal())

@@ -1,7 +1,7 @@
 //! `chestnut explain-violation`: what the kernel's log says of a refused call, in words.
 //!
-//! Input: text with lines of the audit log. Output: for each refused call its name, the function that makes it, and what
-//! would allow it.
+//! Input: text with lines of the audit log. Output: for each refused call its name, the function that makes it, and
+//! what would allow it.
 
 use std::io::Read;
 

@@ -1,7 +1,7 @@
 //! The command line of `chestnut-patch`.
 //!
-//! Input: arguments. Output: [`Arguments`], parsed and free of contradictions. Flags that decide what the analysis looks
-//! at are shared with other commands: [`AnalysisFlags`].
+//! Input: arguments. Output: [`Arguments`], parsed and free of contradictions. Flags that decide what the analysis
+//! looks at are shared with other commands: [`AnalysisFlags`].
 
 use std::path::PathBuf;
 
@@ -34,8 +34,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
     pub(crate) deny: Vec<SyscallNr>,
 
-    /// What happens to a call that is not allowed: kill (default), kill-thread, trap (says which call it was, then kills),
-    /// log (lets it pass, for the kernel's log) or errno:NAME.
+    /// What happens to a call that is not allowed: kill (default), kill-thread, trap (says which call it was, then
+    /// kills), log (lets it pass, for the kernel's log) or errno:NAME.
     #[arg(long, value_name = "ACTION")]
     pub(crate) action: Option<Action>,
 

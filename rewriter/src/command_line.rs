@@ -143,8 +143,8 @@ impl AnalysisFlags {
         options
     }
 
-    /// What the user must know about programs that are executed and of which nothing is known; `None` if there are none,
-    /// or if the user has named some.
+    /// What the user must know about programs that are executed and of which nothing is known; `None` if there are
+    /// none, or if the user has named some.
     #[must_use]
     pub fn warning(&self, policy: &Policy) -> Option<String> {
         let open = policy.assumptions.iter().filter(|a| a.kind == AssumptionKind::OpenExec && a.site.is_some());

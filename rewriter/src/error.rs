@@ -1,8 +1,8 @@
 //! Everything that can be wrong with an input, or with what was made of it.
 //!
 //! A message says what was being read, where, what was found and what was expected; the path of the file is added by
-//! the caller that knows it. Every variant but [`Error::Verification`] is a refusal: the input is not one for this tool,
-//! or is damaged.
+//! the caller that knows it. Every variant but [`Error::Verification`] is a refusal: the input is not one for this
+//! tool, or is damaged.
 
 use chestnut_analyzer::syscall::SyscallNr;
 

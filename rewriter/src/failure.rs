@@ -1,7 +1,7 @@
 //! Everything that ends `chestnut-patch` without success, and its exit status.
 //!
-//! Status 1: the program cannot be patched, or its patched form cannot be written. Status 2: the command line, or a file
-//! that one of its flags names, is wrong. A message is one line: file, what, and what helps.
+//! Status 1: the program cannot be patched, or its patched form cannot be written. Status 2: the command line, or a
+//! file that one of its flags names, is wrong. A message is one line: file, what, and what helps.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! From a layout to bytes.
 //!
-//! Input: the old file, [`Layout`] and the payload. Output: [`Patch`]es on the old file and the bytes behind it; together
-//! the new file. The list of patches is all that changes in the old file, and so all that must be recorded to get it
-//! back.
+//! Input: the old file, [`Layout`] and the payload. Output: [`Patch`]es on the old file and the bytes behind it;
+//! together the new file. The list of patches is all that changes in the old file, and so all that must be recorded to
+//! get it back.
 
 use object::elf::SymbolSection;
 use object::pod::bytes_of;

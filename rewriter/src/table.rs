@@ -1,7 +1,7 @@
 //! Where one more program header goes.
 //!
-//! Input: [`Executable`]. Output: [`TablePlan`]: the new program header table, but for the added segment itself, and its
-//! place. The ways, best first:
+//! Input: [`Executable`]. Output: [`TablePlan`]: the new program header table, but for the added segment itself, and
+//! its place. The ways, best first:
 //!
 //! 1. **A spare entry**: PT_NULL, or one of two PT_NOTE that lie side by side and become one. The table stays where it
 //!    is, as long as it was: nothing that reads AT_PHDR or e_phoff can tell, and `strip` finds the room that it needs
@@ -150,8 +150,9 @@ fn spare_entry(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segme
     })
 }
 
-/// One PT_NOTE that holds the notes of two. GNU ld makes two because `.note.gnu.property` is aligned to 8 and the others
-/// to 4; read with 4, all of them lie where they should, since the sizes in them are multiples of 8 where it matters.
+/// One PT_NOTE that holds the notes of two. GNU ld makes two because `.note.gnu.property` is aligned to 8 and the
+/// others to 4; read with 4, all of them lie where they should, since the sizes in them are multiples of 8 where it
+/// matters.
 fn merge(executable: &Executable<'_>, first: &Segment, second: &Segment) -> Option<Segment> {
     let gap = second.p_offset.checked_sub(first.file_end()?)?;
     let whole = |note: &Segment| note.p_filesz == note.p_memsz && note.p_filesz > 0;

@@ -1,7 +1,7 @@
 //! Tables of system calls other than that of x86-64.
 //!
-//! Input: what ptrace says of a call (`AUDIT_ARCH_*` of `linux/audit.h`, number). Output: [`Architecture`], and names by
-//! libseccomp, which has all tables.
+//! Input: what ptrace says of a call (`AUDIT_ARCH_*` of `linux/audit.h`, number). Output: [`Architecture`], and names
+//! by libseccomp, which has all tables.
 
 use chestnut_analyzer::syscall::SyscallNr;
 use libseccomp::{ScmpArch, ScmpSyscall};

@@ -1,11 +1,13 @@
 //! The tracer's loop: events of the kernel in, a record of calls out.
 //!
-//! Input: a command or a process, and what is known. Output: lines of a trace, and how the program ended. At first every
-//! call stops the program (`PTRACE_SYSCALL`). Once a process has made many calls in a short time and none of them was new,
-//! it gets a filter (`SECCOMP_RET_TRACE`) that lets pass what has been seen, by number and address, and only what is new
-//! stops it. A filter is inherited, but a program that is executed starts anew: in it again every call stops.
+//! Input: a command or a process, and what is known. Output: lines of a trace, and how the program ended. At first
+//! every call stops the program (`PTRACE_SYSCALL`). Once a process has made many calls in a short time and none of them
+//! was new, it gets a filter (`SECCOMP_RET_TRACE`) that lets pass what has been seen, by number and address, and only
+//! what is new stops it. A filter is inherited, but a program that is executed starts anew: in it again every call
+//! stops.
 //!
-//! Follows ptrace(2): all tracees are seized, so that group-stops stay what they are; signals are delivered as they come.
+//! Follows ptrace(2): all tracees are seized, so that group-stops stay what they are; signals are delivered as they
+//! come.
 
 use std::collections::BTreeSet;
 use std::io;

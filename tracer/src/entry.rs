@@ -4,7 +4,8 @@
 //! loader jumps to when libraries are loaded and their constructors have run. It is taken out when it is hit; that is
 //! the only byte of a program that a tracer changes.
 //!
-//! Follows getauxval(3), `fs/binfmt_elf.c` (`create_elf_tables`) and proc_pid_auxv(5): words of the program's own width.
+//! Follows getauxval(3), `fs/binfmt_elf.c` (`create_elf_tables`) and proc_pid_auxv(5): words of the program's own
+//! width.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,8 +1,8 @@
 //! Filters that stop a program only where something is not known.
 //!
-//! Input: calls, with the addresses that they are known to come from or with none. Output: a [`Program`] that lets these
-//! pass and stops the thread for its tracer at all others (`SECCOMP_RET_TRACE`), those of other architectures among
-//! them. Classic BPF as in `linux/filter.h` and seccomp(2); offsets are those of `struct seccomp_data`.
+//! Input: calls, with the addresses that they are known to come from or with none. Output: a [`Program`] that lets
+//! these pass and stops the thread for its tracer at all others (`SECCOMP_RET_TRACE`), those of other architectures
+//! among them. Classic BPF as in `linux/filter.h` and seccomp(2); offsets are those of `struct seccomp_data`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

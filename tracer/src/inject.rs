@@ -1,8 +1,8 @@
 //! Lets a stopped thread make calls of ours, and go on as if it had not.
 //!
-//! Input: a thread that stands before a call or at an address, and a filter. Output: the filter is on for all threads of
-//! its process. The thread gets a page of its own for the filter, which it then gives back; memory that the program uses
-//! is never written. Signals are blocked meanwhile, as CRIU does it; a stop that comes all the same is sent again.
+//! Input: a thread that stands before a call or at an address, and a filter. Output: the filter is on for all threads
+//! of its process. The thread gets a page of its own for the filter, which it then gives back; memory that the program
+//! uses is never written. Signals are blocked meanwhile, as CRIU does it; a stop that comes all the same is sent again.
 //!
 //! Follows ptrace(2), seccomp(2); registers as in psABI A.2.1.
 

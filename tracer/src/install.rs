@@ -14,8 +14,8 @@ use crate::inject::{self, Failed, Options, Stand};
 use crate::kernel::{self, AUDIT_ARCH_X86_64, Call, Resume, Tid};
 use crate::tree;
 
-/// A call that has stopped a process so often from one place passes from all: the kernel (5.11 and later) then decides it
-/// without running the filter.
+/// A call that has stopped a process so often from one place passes from all: the kernel (5.11 and later) then decides
+/// it without running the filter.
 const HOT: u32 = 100;
 
 /// Longest path that is kept.

@@ -379,8 +379,8 @@ impl Drop for Signals {
     }
 }
 
-/// Ends this process by a signal, as another one has ended; without a core file of its own. Comes back if the signal does
-/// not end a process.
+/// Ends this process by a signal, as another one has ended; without a core file of its own. Comes back if the signal
+/// does not end a process.
 pub(crate) fn die_of(signal: c_int) {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel reads one `rlimit` from the pointer.

@@ -1,11 +1,11 @@
 //! Brings traces and a policy together.
 //!
-//! Input: a policy and traces of its program. Output: [`Refinement`]: what the traces show that the policy lacks, what it
-//! allows and they do not show, how much of it they cover; and the policy that comes of it.
+//! Input: a policy and traces of its program. Output: [`Refinement`]: what the traces show that the policy lacks, what
+//! it allows and they do not show, how much of it they cover; and the policy that comes of it.
 //!
-//! What counts: calls of the policy's program from its entry point on, and all calls of programs that were executed below
-//! it, since a filter is inherited. Calls that a trace did not record because they were known beforehand count as made:
-//! a trace that cannot show that a call is unused does not take it away.
+//! What counts: calls of the policy's program from its entry point on, and all calls of programs that were executed
+//! below it, since a filter is inherited. Calls that a trace did not record because they were known beforehand count as
+//! made: a trace that cannot show that a call is unused does not take it away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

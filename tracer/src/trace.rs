@@ -1,8 +1,8 @@
 //! The file that a tracer writes: one JSON value a line, each complete as soon as it is written.
 //!
 //! Input: the bytes of such a file. Output: [`Trace`]. A trace ends where the tracer ended: if that was in the middle,
-//! all lines but a broken last one count, and [`Trace::is_complete`] says no. Numbers of calls come at the end (and from
-//! time to time before), so that a call which has none was seen at least once.
+//! all lines but a broken last one count, and [`Trace::is_complete`] says no. Numbers of calls come at the end (and
+//! from time to time before), so that a call which has none was seen at least once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -3,9 +3,10 @@
 //! Input: [`Specification`]. Output: [`Filter`], checked against the specification by our own interpreter.
 //!
 //! The architecture is tested first, then the number by a tree of ranges (`tree.rs`). libseccomp's binary tree, which
-//! knows single numbers only, is its oracle in the tests; it has 1.5 to 4 times as many instructions, takes twice the steps,
-//! and 13 (`true`) to 46 (`python3.11`) microseconds more of each start. Nothing loads an argument or the instruction
-//! pointer, so the kernel (5.11 and later) decides every allowed call from its bitmap and never runs the filter for it.
+//! knows single numbers only, is its oracle in the tests; it has 1.5 to 4 times as many instructions, takes twice the
+//! steps, and 13 (`true`) to 46 (`python3.11`) microseconds more of each start. Nothing loads an argument or the
+//! instruction pointer, so the kernel (5.11 and later) decides every allowed call from its bitmap and never runs the
+//! filter for it.
 
 use super::instruction::SockFilter;
 use super::program::{InvalidProgram, Program};
@@ -36,7 +37,8 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// If the kernel would not take the result (for more numbers than there are calls), or it is not what was asked for.
+    /// If the kernel would not take the result (for more numbers than there are calls), or it is not what was asked
+    /// for.
     pub fn compile(specification: Specification) -> Result<Self, CompileError> {
         let program = Program::new(instructions(&specification))?;
         Ok(Self::from_program(specification, program)?)

@@ -1,7 +1,7 @@
 //! Shows a filter as text.
 //!
-//! Input: [`Program`]. Output: one line an instruction in the notation of the kernel's `bpf_asm`, with the number of the
-//! instruction that a jump leads to and, as a comment, what a constant means.
+//! Input: [`Program`]. Output: one line an instruction in the notation of the kernel's `bpf_asm`, with the number of
+//! the instruction that a jump leads to and, as a comment, what a constant means.
 
 use std::fmt::Write;
 

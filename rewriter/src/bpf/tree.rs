@@ -5,10 +5,10 @@
 //! and "this number", for parts in which single numbers differ from what is around them.
 //!
 //! What is cheap: the filter is installed at each start of a program. For that the kernel translates each instruction,
-//! and walks the filter once for every number that it knows, to fill the bitmap from which it then answers allowed calls
-//! (`kernel/seccomp.c`, `seccomp_cache_prepare_bitmap`). So a tree costs [`INSTRUCTION`] for each instruction, and one for
-//! each step on the way of each known number. The search is the classic one for optimal binary search trees: the cheapest
-//! tree of a part is the cheapest way to cut it, over the cheapest trees of both sides.
+//! and walks the filter once for every number that it knows, to fill the bitmap from which it then answers allowed
+//! calls (`kernel/seccomp.c`, `seccomp_cache_prepare_bitmap`). So a tree costs [`INSTRUCTION`] for each instruction,
+//! and one for each step on the way of each known number. The search is the classic one for optimal binary search
+//! trees: the cheapest tree of a part is the cheapest way to cut it, over the cheapest trees of both sides.
 //!
 //! Returns are shared, and as jumps of a filter go forward only and by 255 instructions at most, the instructions are
 //! written from the last to the first: a return or a jump that has become too far is repeated.
@@ -20,8 +20,8 @@ use chestnut_analyzer::syscall::SyscallNr;
 use super::instruction::SockFilter;
 use super::specification::Range;
 
-/// What the kernel pays to translate an instruction, in steps of its walk: 0.39 against 0.0013 microseconds, measured on
-/// Linux 6.18 with trees of 41 to 309 instructions.
+/// What the kernel pays to translate an instruction, in steps of its walk: 0.39 against 0.0013 microseconds, measured
+/// on Linux 6.18 with trees of 41 to 309 instructions.
 pub(super) const INSTRUCTION: u64 = 300;
 
 /// More ranges than this are halved without a search, whose time grows with the third power. The calls that are known
