@@ -164,3 +164,14 @@ pub enum AssumptionKind {
     /// A name that the C library composes was taken from the system's configuration.
     SystemConfiguration,
 }
+
+/// Two lower-case digits for each byte: how a policy writes digests.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

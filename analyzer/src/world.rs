@@ -22,7 +22,7 @@ use crate::guards::{GuardId, Guards};
 use crate::late_loading::{
     Exports, Request, configured_services, converter_folder, loads_name_services, name_service_module, named_libraries,
 };
-use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
+use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedSet, load_closure};
 use crate::mapping::Mapping;
 use crate::open_sites::{self, OpenSites};
 use crate::policy::{Assumption, AssumptionKind};
@@ -215,15 +215,7 @@ impl<'o> World<'o> {
         let images = parsed?;
         let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
         let new: Vec<_> = files.collect();
-        let summary = |(image, file): &(&Image<'_>, &LoadedFile)| {
-            let summary = summaries.of(file.id(), image);
-            if file.is_interpreter() {
-                // Asked for later on, when nothing else is left that could be done at the same time.
-                let _ = summary.loader_state(image);
-            }
-            summary
-        };
-        let mut found = new.par_iter().map(summary).collect();
+        let mut found = new.par_iter().map(|(image, file)| summaries.of(file.id(), image)).collect();
         self.summaries.append(&mut found);
         Ok(images)
     }

@@ -5,9 +5,10 @@
 
 use std::fmt::Write;
 
+use chestnut_analyzer::policy::hexadecimal;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::{Action, Specification, disassemble};
-use chestnut_rewriter::{DigestKind, Inspection, RecordedFile, hexadecimal};
+use chestnut_rewriter::{DigestKind, Inspection, RecordedFile};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::Inspect;

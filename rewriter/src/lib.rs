@@ -21,7 +21,7 @@ mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::policy::{Policy, hexadecimal};
 use chestnut_analyzer::syscall::SyscallNr;
 
 use bpf::{Action, CompileError, Filter, Program, Specification};
@@ -31,7 +31,7 @@ use executable::{Executable, length_of};
 pub use layout::{Layout, SECTION_NAMES, SectionLayout};
 pub use made_with::MadeWith;
 use payload::Parts;
-pub use record::{DigestKind, RecordedFile, Rest, hexadecimal, sha256};
+pub use record::{DigestKind, RecordedFile, Rest, sha256};
 pub use table::TablePlacement;
 use table::TablePlan;
 

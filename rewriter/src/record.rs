@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy};
+use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy, hexadecimal};
 use chestnut_analyzer::syscall::SyscallNr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -227,12 +227,6 @@ fn identity(file: &FileIdentity) -> (&Path, DigestKind, [u8; 8]) {
         *byte = pair.unwrap_or(0);
     }
     (&file.path, kind, digest)
-}
-
-/// Two lower-case digits for each byte, as a policy has digests.
-#[must_use]
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first assumptions, each once, and the number of those left out.

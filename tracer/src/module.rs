@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::policy::{FileIdentity, Policy};
-use chestnut_rewriter::{hexadecimal, program_sha256, sha256};
+use chestnut_analyzer::policy::{FileIdentity, Policy, hexadecimal};
+use chestnut_rewriter::{program_sha256, sha256};
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
 /// What is known of a file.

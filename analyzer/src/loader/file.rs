@@ -15,7 +15,7 @@ use super::error::LoadError;
 use super::root::{Place, Root};
 use crate::elf::Outline;
 use crate::mapping::Mapping;
-use crate::policy::FileIdentity;
+use crate::policy::{FileIdentity, hexadecimal};
 
 /// Index of a file in its [`super::LoadedSet`]; stays valid when more are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,14 +191,4 @@ pub(super) fn is_absent(error: &LoadError) -> bool {
         LoadError::NotRegular { .. } => true,
         _ => false,
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -180,17 +180,16 @@ fn assert_is_the_sample(table: &GoTable<'_>, magic: u32) {
 const MAGICS: [u32; 4] = [0xffff_fffb, 0xffff_fffa, 0xffff_fff0, 0xffff_fff1];
 
 #[test]
-fn a_file_full_of_beginnings_of_tables_is_read_in_linear_time() {
+fn a_file_full_of_beginnings_of_tables_is_read() {
     let mut data = file(0xffff_fff1);
-    data.extend(longs(&[0x0801_0000_ffff_fff1; 1 << 17]));
+    // So many that the test would not end if each were looked for in the whole file.
+    data.extend(longs(&vec![0x0801_0000_ffff_fff1; 1 << 20]));
     let size = (data.len() as u64 - 0x2000).to_le_bytes();
     // File and memory size of the second LOAD.
     data[64 + 56 + 32..64 + 56 + 40].copy_from_slice(&size);
     data[64 + 56 + 40..64 + 56 + 48].copy_from_slice(&size);
     let image = Image::parse(&data).unwrap();
-    let started = std::time::Instant::now();
     assert_is_the_sample(image.go_table().unwrap(), 0xffff_fff1);
-    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
 }
 
 #[test]
