@@ -192,6 +192,17 @@ fn calls_have_phase_place_and_arguments() {
     assert!(!text.contains(r#""kind":"path""#), "{text}");
 }
 
+/// A program for i386, whose numbers mean other calls on x86-64 (20 is writev, 64 is semget, 1 is write).
+#[test]
+fn calls_of_i386_programs_have_their_own_names() {
+    let scratch = Scratch::new();
+    let program = scratch.build("gcc -m32 -nostdlib -static", "i386.s", "i386");
+    let (output, found) = trace(&scratch, &[program.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(7));
+    let calls: Vec<_> = found.calls.values().map(|call| (call.call.as_str(), call.native())).collect();
+    assert_eq!(calls, [("i386:getpid", None), ("i386:getppid", None), ("i386:exit", None)]);
+}
+
 /// A patched program below the tracer: its own filter does as it always does, and what it refuses is seen.
 #[test]
 fn what_a_filter_refuses_is_seen() {
