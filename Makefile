@@ -76,5 +76,5 @@ trace-cost: build
 
 trace-compare: build
 	@.ci/install-packages bench
-	benches/trace-against-strace --workloads $(EVAL)/workloads $(dir $(PATCHER))chestnut \
+	benches/trace-against-strace --runs 5 --workloads $(EVAL)/workloads $(dir $(PATCHER))chestnut \
 		$(if $(ONLY),$(subst $(comma), ,$(ONLY)),$(notdir $(wildcard $(EVAL)/workloads/*)))
