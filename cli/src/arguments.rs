@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::bpf::Action;
 use chestnut_rewriter::command_line::{AnalysisFlags, call};
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Shows which system calls a program can make and why, which it does make, and what a patched program holds.
 #[derive(Clone, Debug, Parser)]
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     Check(Check),
     /// What a patched program holds: allowed calls, filter, the files that were analyzed.
     Inspect(Inspect),
+    /// Writes what a program may call in the form that something else enforces: a container runtime, systemd, a
+    /// sandbox, a program of yours.
+    Export(Export),
     /// Runs a program and records which calls it makes, how often and from where.
     Trace(Trace),
     /// Compares traces with a policy; adds what the policy lacks, takes away what was never used.
@@ -100,6 +104,64 @@ pub(crate) struct Inspect {
     /// The patched program.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
+
+    /// Who is to enforce it.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Format,
+
+    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
+    #[arg(long, value_name = "ACTION", default_value = "kill")]
+    pub(crate) action: Action,
+
+    /// The filter is installed at the program's entry point, as chestnut-patch does it: what its loader and execve need
+    /// is left out.
+    #[arg(long)]
+    pub(crate) at_entry: bool,
+
+    /// Goes on although a reached system call has a number that is not known.
+    #[arg(long)]
+    pub(crate) ignore_unresolved: bool,
+
+    /// Writes to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The program; a patched one is analyzed as it was before.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Who takes a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// `linux.seccomp` in the config.json of an OCI bundle (runc, crun).
+    Oci,
+    /// docker run --security-opt seccomp=FILE.
+    Docker,
+    /// podman run --security-opt seccomp=FILE.
+    Podman,
+    /// A drop-in for a unit of systemd.
+    Systemd,
+    /// A SeccompProfile of Kubernetes' Security Profiles Operator.
+    KubernetesSpo,
+    /// A policy of minijail0 -S.
+    Minijail,
+    /// Lines for a profile of firejail.
+    Firejail,
+    /// The instructions, as bwrap --seccomp takes them.
+    Bpf,
+    /// The instructions as text, for the kernel's bpf_asm.
+    BpfAsm,
+    /// The instructions as C.
+    C,
+    /// The policy, as chestnut-patch --policy takes it.
+    Json,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -207,7 +269,7 @@ impl Command {
             Self::Explain(command) => command.json,
             Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
-            Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
+            Self::Export(_) | Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use chestnut_rewriter::command_line::{AnalysisError, one_line};
+use chestnut_analyzer::policy::UnresolvedSite;
+use chestnut_rewriter::command_line::{AnalysisError, one_line, unresolved_text};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ pub(crate) enum Failure {
     Refused { path: PathBuf, source: chestnut_rewriter::Error },
     #[error("{}: cannot be analyzed", path.display())]
     Analysis { path: PathBuf, source: AnalysisError },
+    #[error("{}", unresolved_text(path, sites))]
+    Unresolved { path: PathBuf, sites: Vec<UnresolvedSite> },
     #[error("{}: the flags in its record are not understood", path.display())]
     RecordedFlags { path: PathBuf, source: clap::Error },
     #[error("{}: not a policy that this version reads: {reason}", path.display())]
@@ -41,7 +44,11 @@ impl Failure {
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::RecordedFlags { .. } | Self::NotRegular { .. } | Self::Json(_) => 1,
+            Self::Refused { .. }
+            | Self::Unresolved { .. }
+            | Self::RecordedFlags { .. }
+            | Self::NotRegular { .. }
+            | Self::Json(_) => 1,
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::Unreadable { .. } | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,

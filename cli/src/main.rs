@@ -6,6 +6,7 @@ mod analyze;
 mod arguments;
 mod check;
 mod explain;
+mod export;
 mod failure;
 mod inspect;
 mod place;
@@ -50,16 +51,21 @@ fn main() -> ExitCode {
 }
 
 /// What is to be printed, and the exit status.
-fn run(command: &Command, style: Style, messages: &Messages) -> Result<(String, ExitCode), Failure> {
+fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>, ExitCode), Failure> {
     let text = match command {
-        Command::Analyze(command) => analyze::run(command, style),
-        Command::Check(command) => return check::run(command, style),
-        Command::Explain(command) => explain::run(command, style),
-        Command::Inspect(command) => inspect::run(command, style),
-        Command::Trace(command) => return trace::run(command, messages),
-        Command::Refine(command) => refine::run(command, messages),
-        Command::Run(command) => return run::run(command, messages),
-        Command::ExplainViolation(command) => violation::run(command),
+        Command::Analyze(command) => analyze::run(command, style)?,
+        Command::Check(command) => return with_status(check::run(command, style)?),
+        Command::Explain(command) => explain::run(command, style)?,
+        Command::Inspect(command) => inspect::run(command, style)?,
+        Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),
+        Command::Trace(command) => return with_status(trace::run(command, messages)?),
+        Command::Refine(command) => refine::run(command, messages)?,
+        Command::Run(command) => return with_status(run::run(command, messages)?),
+        Command::ExplainViolation(command) => violation::run(command)?,
     };
-    Ok((text?, ExitCode::SUCCESS))
+    Ok((text.into_bytes(), ExitCode::SUCCESS))
+}
+
+fn with_status((text, status): (String, ExitCode)) -> Result<(Vec<u8>, ExitCode), Failure> {
+    Ok((text.into_bytes(), status))
 }

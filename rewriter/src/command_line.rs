@@ -223,8 +223,8 @@ pub fn call(text: &str) -> Result<SyscallNr, String> {
 /// # Errors
 ///
 /// Any other failure to write.
-pub fn print(stream: &mut dyn Write, text: &str) -> io::Result<()> {
-    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+pub fn print(stream: &mut dyn Write, text: &(impl AsRef<[u8]> + ?Sized)) -> io::Result<()> {
+    match stream.write_all(text.as_ref()).and_then(|()| stream.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
@@ -258,4 +258,17 @@ pub fn site_text(site: &UnresolvedSite) -> String {
         UnresolvedReason::ForeignEntry => " (32-bit entry)",
     };
     format!("{}{what}", location_text(&site.site))
+}
+
+/// What stops a program with unresolved sites, and what helps.
+#[must_use]
+pub fn unresolved_text(path: &Path, sites: &[UnresolvedSite]) -> String {
+    let sites: Vec<_> = sites.iter().map(site_text).collect();
+    format!(
+        "{}: {} reached system call{} with a number that is not known: {}; --ignore-unresolved goes on without what they call, --allow NAME adds it",
+        path.display(),
+        sites.len(),
+        if sites.len() == 1 { "" } else { "s" },
+        sites.join(", ")
+    )
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use chestnut_analyzer::policy::{FileIdentity, UnresolvedSite};
-use chestnut_rewriter::command_line::{one_line, site_text};
+use chestnut_rewriter::command_line::{one_line, unresolved_text};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +56,4 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         one_line(self)
     }
-}
-
-fn unresolved_text(path: &std::path::Path, sites: &[UnresolvedSite]) -> String {
-    let sites: Vec<_> = sites.iter().map(site_text).collect();
-    format!(
-        "{}: {} reached system call{} with a number that is not known: {}; --ignore-unresolved goes on without what they call, --allow NAME adds it",
-        path.display(),
-        sites.len(),
-        if sites.len() == 1 { "" } else { "s" },
-        sites.join(", ")
-    )
 }

@@ -24,6 +24,7 @@ pub(crate) fn number(name: &str) -> Option<u16> {
 }
 
 /// The name of an error number.
-pub(crate) fn name(number: u16) -> Option<&'static str> {
+#[must_use]
+pub fn name(number: u16) -> Option<&'static str> {
     ERRORS.iter().find(|(_, known)| *known == i32::from(number)).map(|(name, _)| *name)
 }

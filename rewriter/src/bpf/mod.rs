@@ -17,6 +17,7 @@ mod tree;
 pub use action::{Action, UnknownAction};
 pub use compile::{CompileError, Filter};
 pub use disassemble::disassemble;
+pub use errno::name as errno_name;
 pub use instruction::{Alu, Comparison, Operand, Operation, SockFilter};
 pub use interpreter::SeccompData;
 pub use program::{InvalidProgram, Program};

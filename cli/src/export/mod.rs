@@ -1,0 +1,88 @@
+//! `chestnut export`: a program's policy in the form that something else enforces.
+//!
+//! Input: a program. Output: a profile of a container runtime, a unit's drop-in, a sandbox's profile, or the filter
+//! itself. Whoever takes it puts the filter on before the program is executed, so that its loader, the constructors of
+//! its libraries and `execve` itself run under it: their calls are in the profile, as for a program that another one
+//! executes. With `--at-entry` they are not: for those who install the filter at the entry point.
+
+mod container;
+mod filter;
+mod sandbox;
+mod unit;
+
+use std::path::Path;
+
+use chestnut_analyzer::policy::{AllowedCall, Evidence, Policy};
+use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::FilterOptions;
+use chestnut_rewriter::bpf::{Action, Filter};
+
+use crate::arguments::{Export, Format};
+use crate::failure::Failure;
+use crate::program;
+
+/// What the forms have in common.
+struct Profile<'run> {
+    program: &'run Path,
+    policy: &'run Policy,
+    filter: &'run Filter,
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
+    let mut flags = command.analysis.clone();
+    if !command.at_entry {
+        flags.exec_target.push("self".to_owned());
+    }
+    let mut policy = program::policy(&command.file, &flags)?;
+    if !command.at_entry {
+        let by = "chestnut export: the program is executed under the filter".to_owned();
+        let evidence = Evidence::Requested { by };
+        let name = SyscallNr::EXECVE.to_string();
+        policy.allowed.entry(SyscallNr::EXECVE).or_insert(AllowedCall { name, evidence });
+    }
+    if !command.ignore_unresolved && !policy.unresolved.is_empty() {
+        return Err(Failure::Unresolved { path: command.file.clone(), sites: policy.unresolved });
+    }
+    let options = FilterOptions { action: command.action, failing: flags.failing(), ..FilterOptions::default() };
+    let refused = |source| Failure::Refused { path: command.file.clone(), source };
+    let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
+    let profile = Profile { program: &command.file, policy: &policy, filter: &filter };
+    let bytes = profile.write(command.format)?;
+    let Some(path) = &command.output else { return Ok(bytes) };
+    std::fs::write(path, bytes).map_err(|source| Failure::Unwritable { path: path.clone(), source })?;
+    Ok(Vec::new())
+}
+
+impl Profile<'_> {
+    fn write(&self, format: Format) -> Result<Vec<u8>, Failure> {
+        let text = match format {
+            Format::Oci => container::oci(self)?,
+            Format::Docker | Format::Podman => container::docker(self)?,
+            Format::KubernetesSpo => container::kubernetes(self)?,
+            Format::Systemd => unit::systemd(self),
+            Format::Minijail => sandbox::minijail(self),
+            Format::Firejail => sandbox::firejail(self),
+            Format::Bpf => return Ok(self.filter.program().encode()),
+            Format::BpfAsm => filter::assembly(self),
+            Format::C => filter::c(self),
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(self.policy)?),
+        };
+        Ok(text.into_bytes())
+    }
+
+    /// Names of the allowed calls, in the order of their numbers.
+    fn names(&self) -> Vec<String> {
+        self.filter.specification().allowed().iter().map(ToString::to_string).collect()
+    }
+
+    fn action(&self) -> Action {
+        self.filter.specification().action()
+    }
+
+    /// For the head of a file: for which program, and how many calls.
+    fn title(&self) -> String {
+        let allowed = self.filter.specification().allowed();
+        format!("{}: {} system calls, by {}", self.program.display(), allowed.len(), self.policy.tool)
+    }
+}
