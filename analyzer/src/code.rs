@@ -283,6 +283,10 @@ impl<'a, 'data> Code<'a, 'data> {
         let mut work = vec![cfg.entry()];
         while let Some(id) = work.pop() {
             let Some(block) = cfg.blocks().get(id).filter(|_| seen.insert(id)) else { continue };
+            let body = instructions.get(block.instructions.clone()).unwrap_or(&[]);
+            if body.iter().any(|i| i.mnemonic() == Mnemonic::Hlt) {
+                continue;
+            }
             let last = block.instructions.end.checked_sub(1).and_then(|index| instructions.get(index));
             let leaves = last.is_some_and(|last| match last.flow_control() {
                 FlowControl::Return => true,

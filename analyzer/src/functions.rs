@@ -14,7 +14,7 @@ mod switch_table;
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use rayon::prelude::*;
 
 use crate::address::Vaddr;
@@ -322,10 +322,12 @@ fn listed_function(image: &Image<'_>, listed: &GoFunction<'_>) -> Function {
     function
 }
 
-/// Whether the instruction behind this one is not run next.
+/// Whether the instruction behind this one is not run next. A program must not halt the processor: it gets SIGSEGV at
+/// `hlt` (SDM volume 2; musl's `a_crash`).
 fn stops(instruction: &Instruction) -> bool {
     use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
-    matches!(instruction.flow_control(), UnconditionalBranch | IndirectBranch | Return | Exception)
+    let halts = instruction.mnemonic() == Mnemonic::Hlt;
+    halts || matches!(instruction.flow_control(), UnconditionalBranch | IndirectBranch | Return | Exception)
 }
 
 /// Whether the description covers a procedure linkage table: stubs that have nothing to do with each other, under one

@@ -3,11 +3,12 @@
 //! Input: an [`Image`], its [`Gaps`], the functions that are known, pointers in data. Output: one [`Function`] for each
 //! start that something refers to.
 //!
-//! Over-approximates: whatever data or code names in a gap is taken for a start. May miss: code that nothing names.
+//! Over-approximates: whatever data or code names in a gap is taken for a start, be it by its distance. May miss: code
+//! that nothing names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::Code;
+use iced_x86::{Code, Mnemonic};
 use rustc_hash::FxHashSet;
 
 use super::gaps::Gaps;
@@ -17,6 +18,12 @@ use crate::address::Vaddr;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
 use crate::never_return;
+
+/// Longer tables of distances are not read.
+const MOST_DISTANCES: usize = 1024;
+
+/// Bytes of `endbr64; hlt` or `endbr64; ud2`.
+const LONGEST_TRAP: u64 = 6;
 
 /// Follows code through the gaps, from one start to the next that it refers to.
 pub(super) struct Followed<'a, 'data> {
@@ -34,7 +41,8 @@ impl<'a, 'data> Followed<'a, 'data> {
         let symbols = image.function_hints().iter().map(|hint| hint.address);
         let named = image.entry().into_iter().chain(dynamic.and_then(|d| d.init)).chain(dynamic.and_then(|d| d.fini));
         let certain = named.chain(referenced_code(described.iter()));
-        let likely = symbols.chain(described.iter().flat_map(addresses)).chain(pointers.iter().copied());
+        let taken = described.iter().flat_map(|function| taken_by(function, image));
+        let likely = symbols.chain(taken).chain(pointers.iter().copied());
         let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
         let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
         Self { image, gaps, work, done: BTreeMap::new(), never_return: never_return::starts(image) }
@@ -46,7 +54,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                 continue;
             }
             let function = self.follow(start);
-            let likely = addresses(&function).filter(|&at| self.image.is_in_code_section(at));
+            let likely = taken_by(&function, self.image).filter(|&at| self.image.is_in_code_section(at));
             let new = referenced_code(std::iter::once(&function)).chain(likely);
             self.work.extend(new.filter(|at| self.gaps.end_of(*at).is_some() && !self.done.contains_key(at)));
             self.done.insert(start, function);
@@ -85,8 +93,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                 {
                     paths.push(target);
                 }
-                let is_last =
-                    instruction.is_call_near() && self.never_return.contains(&Vaddr(instruction.near_branch_target()));
+                let is_last = instruction.is_call_near() && self.never_returns(Vaddr(instruction.near_branch_target()));
                 falls_through = !stops(instruction) && !is_last;
                 falls_through
             });
@@ -98,6 +105,17 @@ impl<'a, 'data> Followed<'a, 'data> {
         function.extents = merge(&instructions);
         function.finish();
         function
+    }
+
+    /// Whether a call does not come back, by the name or the first instruction of what it enters.
+    fn never_returns(&self, at: Vaddr) -> bool {
+        let mut traps = false;
+        let end = at.checked_add(LONGEST_TRAP).unwrap_or(at);
+        decode(self.image, at, end, |first| {
+            traps = matches!(first.mnemonic(), Mnemonic::Hlt | Mnemonic::Ud2);
+            first.mnemonic() == Mnemonic::Endbr64
+        });
+        traps || self.never_return.contains(&at)
     }
 
     /// Whether another function is known to start there.
@@ -114,9 +132,21 @@ fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl It
     functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
 }
 
-/// Addresses that a function takes.
-fn addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
-    function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
+/// Addresses that a function takes, and what tables of distances lead to of which it takes the address.
+fn taken_by<'f>(function: &'f Function, image: &'f Image<'_>) -> impl Iterator<Item = Vaddr> + 'f {
+    let taken = function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target);
+    taken.flat_map(|at| std::iter::once(at).chain(distances(image, at)))
+}
+
+/// What the table at `table` leads to, if it is one of 32-bit distances from itself to code: LLVM makes them of tables
+/// of pointers (`RelLookupTableConverter.cpp`). Other constants hardly ever lead to code so.
+fn distances<'i>(image: &'i Image<'_>, table: Vaddr) -> impl Iterator<Item = Vaddr> + 'i {
+    let entries = std::iter::successors(Some(table), |at| at.checked_add(4)).take(MOST_DISTANCES);
+    let entries = entries.take_while(move |at| image.is_constant(*at) && !image.is_code(table));
+    entries.map_while(move |at| {
+        let target = table.0.checked_add_signed(image.read_i32(at)?.into()).map(Vaddr)?;
+        image.is_code(target).then_some(target)
+    })
 }
 
 /// Joins instructions that touch into ranges.
