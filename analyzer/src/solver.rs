@@ -159,8 +159,12 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         }
     }
 
-    /// Names that stand in an object one after the other, without pointers to them.
+    /// Names that stand in an object one after the other, without pointers to them. A number that happens to be an
+    /// address of the table of the loader's names makes none of them one that the program says.
     fn reach_names_inside(&mut self, module: &Module<'data>, id: ModuleId, range: &Range<Vaddr>) {
+        if module.image.is_in_string_table(range.start) {
+            return;
+        }
         let size = range.end.checked_offset_from(range.start).unwrap_or(0);
         let Some(bytes) = module.image.bytes(range.start, size).filter(|_| size <= LARGEST_NAME_TABLE) else { return };
         let cause = Cause::Edge(Node::Object(id, range.start), range.start, ReferenceKind::Address);

@@ -195,6 +195,14 @@ impl<'data> Image<'data> {
         Some(start..start.checked_add(size)?)
     }
 
+    /// Whether `at` lies in the dynamic string table, whose names are there for the loader.
+    #[must_use]
+    pub fn is_in_string_table(&self, at: Vaddr) -> bool {
+        let (start, size) = (self.outline.tags.strtab.map(Vaddr), self.outline.tags.strsz);
+        let offset = start.and_then(|start| at.checked_offset_from(start));
+        offset.zip(size).is_some_and(|(offset, size)| offset < size)
+    }
+
     /// All relocations, sorted by slot.
     #[must_use]
     pub fn relocations(&self) -> &[Relocation] {
