@@ -24,7 +24,7 @@ use crate::elf::SymbolKind;
 use crate::evaluate::evaluate;
 use crate::functions::{Function, FunctionId};
 use crate::indirect_callers::reaching;
-use crate::indirect_callers::uses::only_reads;
+use crate::indirect_callers::uses::{Source, only_reads};
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, ModuleId};
 use crate::reachability::{FunctionKey, Node};
@@ -204,9 +204,12 @@ impl Search<'_, '_, '_> {
             return self.follow_initial((id, FunctionId(0)), slot, see);
         }
         let (Some(references), Some(code)) = (self.callers.references(id), self.callers.code(id)) else { return false };
-        if self.is_shared(module, (id, slot), &references, &code) {
+        if self.is_shared(module, (id, slot), &references) {
             return false;
         }
+        // Where no symbol says where a structure begins, it may be a part of what begins before it.
+        let near = module.summary.data().object_at(slot).start..slot;
+        let is_apart = !self.is_written_behind(module, id, &near, &references);
         let bytes = width(module, &references, slot);
         let near = Vaddr(slot.0.saturating_sub(WIDEST_STORE))..Vaddr(slot.0.saturating_add(8));
         let stores = self.callers.stores((id, slot), || {
@@ -221,7 +224,7 @@ impl Search<'_, '_, '_> {
             }
             found
         });
-        let mut complete = true;
+        let mut complete = is_apart;
         for (function, at, value, state) in stores.iter() {
             match see(value.clone(), state) {
                 Some(value) => self.work.push(Seen { function: *function, at: *at, value }),
@@ -235,23 +238,36 @@ impl Search<'_, '_, '_> {
 
     /// Whether code that was not seen may write a variable: another file knows its name, or somebody has its address
     /// who does more with it than to read.
-    fn is_shared(
+    fn is_shared(&self, module: &Module<'_>, (id, slot): (ModuleId, Vaddr), references: &References) -> bool {
+        let here = reaching(module, slot);
+        let is_pointed = || references.is_pointed_into(&here) && self.is_in_data(id, &here, module);
+        is_exported(self.callers, id, slot) || is_pointed() || self.is_written_behind(module, id, &here, references)
+    }
+
+    /// Whether somebody who has an address in the range does more with it than to read. What has one in data is looked
+    /// at where it is loaded by name; structures that hold it are not.
+    fn is_written_behind(
         &self,
         module: &Module<'_>,
-        (id, slot): (ModuleId, Vaddr),
+        id: ModuleId,
+        range: &Range<Vaddr>,
         references: &References,
-        code: &Code<'_, '_>,
     ) -> bool {
-        let here = reaching(module, slot);
-        let functions = module.summary.functions();
-        let only_reads = |&(at, taker): &(Vaddr, FunctionId)| {
+        let (functions, data) = (module.summary.functions(), module.summary.data());
+        let Some(code) = self.callers.code(id) else { return true };
+        let reads = |taker: FunctionId, source: Source| {
             let read_by = |call: &Instruction| self.callers.read_by(id, call);
-            functions.function(taker).is_some_and(|function| only_reads(code, function, at, &read_by))
+            // What is never reached does nothing.
+            let is_reached = self.callers.reached.phase((id, taker)).is_some();
+            !is_reached || functions.function(taker).is_some_and(|f| only_reads(&code, f, source, &read_by))
         };
-        let is_reached = |taken: &&(Vaddr, FunctionId)| self.callers.reached.phase((id, taken.1)).is_some();
-        let mut takers = references.taken_in(&here).iter().filter(is_reached);
-        let is_pointed = || references.is_pointed_into(&here) && self.is_in_data(id, &here, module);
-        is_exported(self.callers, id, slot) || is_pointed() || !takers.all(only_reads)
+        // What holds its own address names a library (`__dso_handle`, Itanium C++ ABI 3.3.5.1).
+        let is_handle = |at: Vaddr| data.pointer_at(at) == Some(PointerTarget::Local(at));
+        let mut takers = references.taken_in(range).iter().filter(|(at, _)| !is_handle(*at));
+        let holders = references.pointing_into(range).filter(|slot| !is_handle(*slot));
+        let mut held = holders.flat_map(|slot| references.loading(slot).map(move |taker| (taker, slot)));
+        !takers.all(|&(at, taker)| reads(taker, Source::Variable(at)))
+            || !held.all(|(taker, slot)| reads(taker, Source::Held(slot)))
     }
 
     /// Whether reached data of the file holds one of these addresses.

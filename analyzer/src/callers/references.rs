@@ -21,7 +21,8 @@ pub struct References {
     accesses: Edges,
     addresses: Edges,
     calls: Edges,
-    pointed: Vec<Vaddr>,
+    /// Pointers in data, by where they point.
+    pointed: Vec<(Vaddr, Vaddr)>,
 }
 
 fn edges_in<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> &'e [(Vaddr, FunctionId)] {
@@ -51,7 +52,7 @@ impl References {
         }
         let pointers = module.summary.data().pointers().iter();
         found.pointed.extend(pointers.filter_map(|p| match p.target {
-            PointerTarget::Local(at) => Some(at),
+            PointerTarget::Local(at) => Some((at, p.slot)),
             _ => None,
         }));
         found.accesses.sort_unstable();
@@ -89,12 +90,25 @@ impl References {
     #[must_use]
     pub fn is_base(&self, at: Vaddr) -> bool {
         let is_taken = self.taking(&(at..at.checked_add(1).unwrap_or(at))).next().is_some();
-        is_taken || self.pointed.binary_search(&at).is_ok()
+        is_taken || self.is_pointed_into(&(at..at.checked_add(1).unwrap_or(at)))
     }
 
     /// Whether data points into `range`.
     #[must_use]
     pub fn is_pointed_into(&self, range: &Range<Vaddr>) -> bool {
-        self.pointed.get(self.pointed.partition_point(|at| *at < range.start)).is_some_and(|at| *at < range.end)
+        self.pointing_into(range).next().is_some()
+    }
+
+    /// Where in data the pointers into `range` stand.
+    pub fn pointing_into(&self, range: &Range<Vaddr>) -> impl Iterator<Item = Vaddr> {
+        let first = self.pointed.partition_point(|(at, _)| *at < range.start);
+        let behind = self.pointed.partition_point(|(at, _)| *at < range.end);
+        self.pointed.get(first..behind).unwrap_or(&[]).iter().map(|(_, slot)| *slot)
+    }
+
+    /// The functions that read or write memory at `slot`.
+    pub fn loading(&self, slot: Vaddr) -> impl Iterator<Item = FunctionId> {
+        let here = slot..slot.checked_add(1).unwrap_or(slot);
+        within(&self.accesses, &here)
     }
 }

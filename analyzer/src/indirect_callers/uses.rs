@@ -69,11 +69,12 @@ pub(super) struct Targets<'t> {
     pub(super) is_narrow: bool,
 }
 
-/// Whether all that the function does with the address of a variable is to read memory behind it.
+/// Whether all that the function does with the address of a variable, a [`Source::Variable`] or [`Source::Held`], is to
+/// read memory behind it.
 pub(crate) fn only_reads(
     code: &Code<'_, '_>,
     function: &Function,
-    variable: Vaddr,
+    source: Source,
     read_by: &dyn Fn(&Instruction) -> u16,
 ) -> bool {
     let targets = Targets {
@@ -83,7 +84,7 @@ pub(crate) fn only_reads(
         stack_read_by_own: i64::MAX,
         is_narrow: true,
     };
-    let found = ways(code, function, Source::Variable(variable), &targets);
+    let found = ways(code, function, source, &targets);
     found.is_some_and(|ways| ways.calls.is_empty() && ways.stored.is_empty())
 }
 
@@ -113,11 +114,13 @@ pub(super) fn ways(code: &Code<'_, '_>, function: &Function, source: Source, tar
 
 /// What is followed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// The address of a function, or the slot where it stands.
     Target(Vaddr),
     /// The address of a variable.
     Variable(Vaddr),
+    /// The address of a variable that stands in another one, here.
+    Held(Vaddr),
     /// What the function gets in an argument register.
     Argument(Register),
 }
@@ -193,6 +196,10 @@ impl Uses<'_, '_, '_> {
             Source::Variable(at) => {
                 instruction.mnemonic() == Mnemonic::Lea && fixed_memory_operand(instruction) == Some(at)
             }
+            Source::Held(slot) => {
+                let is_read = instruction.op0_kind() == OpKind::Register;
+                is_read && fixed_memory_operand(instruction) == Some(slot)
+            }
             Source::Argument(_) => false,
         };
         is_named || self.is_number(instruction)
@@ -201,7 +208,7 @@ impl Uses<'_, '_, '_> {
     /// Whether the address stands in the instruction as a number.
     fn is_number(&self, instruction: &Instruction) -> bool {
         let (Source::Target(source) | Source::Variable(source)) = self.source else { return false };
-        let is_variable = matches!(self.source, Source::Variable(_));
+        let is_variable = self.is_variable();
         let is_named = (0..instruction.op_count()).any(|operand| {
             use OpKind::{Immediate32, Immediate32to64, Immediate64, Memory};
             match instruction.op_kind(operand) {
@@ -221,7 +228,12 @@ impl Uses<'_, '_, '_> {
         let is_load = has_memory && instruction.op0_kind() == OpKind::Register && instruction.op_count() == 2;
         let is_base = holds(instruction.memory_base()) && !holds(instruction.memory_index());
         let is_plain = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Movzx);
-        matches!(self.source, Source::Variable(_)) && is_plain && is_load && is_base
+        self.is_variable() && is_plain && is_load && is_base
+    }
+
+    /// Whether the address is one of a variable, which may be read through it.
+    const fn is_variable(&self) -> bool {
+        matches!(self.source, Source::Variable(_) | Source::Held(_))
     }
 
     /// Follows one instruction; `None` if the address gets out.
@@ -262,7 +274,7 @@ impl Uses<'_, '_, '_> {
                     return Some(());
                 }
                 ways.stored.extend(fixed_memory_operand(instruction));
-                let is_target = !matches!(self.source, Source::Variable(_));
+                let is_target = !self.is_variable();
                 return (is_target && instruction.memory_size().size() == 8).then_some(());
             }
             _ if self.is_source(instruction) => return None,
@@ -293,7 +305,7 @@ impl Uses<'_, '_, '_> {
             }
             // The kernel calls no address that it gets in a register; that of a variable it may write to.
             Mnemonic::Syscall if SYSCALL_ARGUMENTS.into_iter().any(|register| holds(copies, register)) => {
-                return (!matches!(self.source, Source::Variable(_))).then_some(());
+                return (!self.is_variable()).then_some(());
             }
             _ => {}
         }
@@ -388,7 +400,7 @@ impl Uses<'_, '_, '_> {
         } else {
             ways.passed.extend(passed.map(|register| (Vaddr(instruction.ip()), register)));
         }
-        let is_followed = !matches!(self.source, Source::Variable(_)) && (is_own || through.is_none());
+        let is_followed = !self.is_variable() && (is_own || through.is_none());
         (read == 0 || is_followed).then_some(())
     }
 }
