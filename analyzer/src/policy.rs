@@ -163,6 +163,8 @@ pub enum AssumptionKind {
     Environment,
     /// A name that the C library composes was taken from the system's configuration.
     SystemConfiguration,
+    /// What a compiler wrote down is not believed.
+    CompilerNotes,
 }
 
 /// Two lower-case digits for each byte: how a policy writes digests.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
+use crate::call_types::{CallTypes, Opened, Place};
 use crate::data::PointerTarget;
 use crate::elf::SymbolKind;
 use crate::guards::{GuardId, Guards};
@@ -54,6 +55,9 @@ pub fn solve<'data>(
         work: VecDeque::new(),
         open: FxHashSet::default(),
         held: Vec::new(),
+        types: CallTypes::new(program),
+        opened: Opened::default(),
+        waiting: Vec::new(),
         settled: program.modules().map(|(_, module)| vec![0; module.summary.functions().all().len()]).collect(),
         seen: FxHashSet::default(),
         bound: FxHashMap::default(),
@@ -65,7 +69,11 @@ pub fn solve<'data>(
         let (module, at) = root.at;
         let cause = Cause::Root(root.reason);
         if program.module(module).is_some_and(|m| m.image.is_code(at)) {
-            solver.reach_code(module, at, Arrival { phase: root.phase, cause, address_taken: root.escapes });
+            solver.reach_code(
+                module,
+                at,
+                Arrival { phase: root.phase, cause, address_taken: root.escapes, waits: None },
+            );
         } else {
             solver.reach_data(module, at, cause);
         }
@@ -87,6 +95,15 @@ struct Arrival {
     phase: Phase,
     cause: Cause,
     address_taken: bool,
+    /// Where its address stands, if it is called by that only.
+    waits: Option<Place>,
+}
+
+/// How a pointer is reached.
+#[derive(Clone, Copy)]
+struct Way {
+    cause: Cause,
+    place: Place,
 }
 
 struct Solver<'p, 'data, S> {
@@ -99,6 +116,11 @@ struct Solver<'p, 'data, S> {
     open: FxHashSet<GuardId>,
     /// What waits behind guards.
     held: Vec<(GuardId, FunctionKey, Arrival)>,
+    /// Which functions can be called by their addresses, if compilers wrote it down.
+    types: Option<CallTypes<'p, 'data>>,
+    opened: Opened<'p>,
+    /// What waits for a call of its type.
+    waiting: Vec<(FunctionKey, Place, Arrival)>,
     /// What is known of each function, by module: most edges lead to one that no edge changes any more.
     settled: Vec<Vec<u8>>,
     /// Addresses of data that were looked at.
@@ -124,22 +146,26 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let Some(module) = self.module(id) else { return };
         let Some(function) = module.summary.functions().function(function) else { return };
         let Some(phase) = self.reached.phase(key) else { return };
+        self.open_types(key);
         for reference in &function.references {
             let at = function.start.checked_add(u64::from(reference.from)).unwrap_or(function.start);
             let cause = Cause::Edge(Node::Function(key), at, reference.kind);
             let target = reference.target;
             match reference.kind {
                 ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad => {
-                    self.reach_code(id, target, Arrival { phase, cause, address_taken: false });
+                    self.reach_code(id, target, Arrival { phase, cause, address_taken: false, waits: None });
                 }
                 ReferenceKind::CallThrough => self.reach_through(id, target, phase, cause),
                 ReferenceKind::Store => {}
-                ReferenceKind::Load(bytes) => self.reach_loaded(id, target, bytes, cause),
+                ReferenceKind::Load(bytes) => {
+                    self.reach_loaded(id, target, bytes, Way { cause, place: Place::Code(key) })
+                }
                 // A label inside the function itself (a jump table in the text, a computed goto) is no new function.
                 ReferenceKind::Address if function.contains(target) && target != function.start => {}
                 ReferenceKind::Address => {
-                    self.reach_address(id, target, cause);
-                    self.reach_array(module, id, target, cause);
+                    let way = Way { cause, place: Place::Code(key) };
+                    self.reach_address(id, target, way);
+                    self.reach_array(module, id, target, way);
                 }
             }
         }
@@ -151,7 +177,8 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let range = data.object_at(start);
         let node = Node::Object(id, start);
         for pointer in data.pointers_in(&range).iter().filter(|p| !p.is_linkage) {
-            self.reach_pointer(id, pointer.target, Cause::Edge(node, pointer.slot, ReferenceKind::Address));
+            let cause = Cause::Edge(node, pointer.slot, ReferenceKind::Address);
+            self.reach_pointer(id, pointer.target, Way { cause, place: Place::Slot(id, pointer.slot) });
         }
         self.reach_copies(id, &range, Cause::Edge(node, start, ReferenceKind::Address));
         if self.surroundings.looks_up_anything(id) {
@@ -174,55 +201,60 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     /// The memory that an instruction reads.
-    fn reach_loaded(&mut self, id: ModuleId, at: Vaddr, bytes: u8, cause: Cause) {
+    fn reach_loaded(&mut self, id: ModuleId, at: Vaddr, bytes: u8, way: Way) {
         let Some(module) = self.module(id) else { return };
         // A wide load may take in several pointers, a narrow one a part of a pointer.
         let range = Vaddr(at.0.saturating_sub(7))..Vaddr(at.0.saturating_add(u64::from(bytes)));
         for pointer in module.summary.data().pointers_in(&range) {
-            self.reach_pointer(id, pointer.target, cause);
+            let place = if pointer.is_linkage { way.place } else { Place::Slot(id, pointer.slot) };
+            self.reach_pointer(id, pointer.target, Way { place, ..way });
         }
-        self.reach_copies(id, &(at..range.end), cause);
+        self.reach_copies(id, &(at..range.end), way.cause);
     }
 
     /// Objects of other modules whose copies stand in a range.
     fn reach_copies(&mut self, id: ModuleId, range: &Range<Vaddr>, cause: Cause) {
         let Some(module) = self.module(id) else { return };
         for index in module.summary.data().copies_in(range) {
-            self.reach_pointer(id, PointerTarget::Copy(index), cause);
+            self.reach_pointer(id, PointerTarget::Copy(index), Way { cause, place: Place::Elsewhere });
         }
     }
 
-    fn reach_pointer(&mut self, id: ModuleId, target: PointerTarget, cause: Cause) {
+    fn reach_pointer(&mut self, id: ModuleId, target: PointerTarget, way: Way) {
         match target {
-            PointerTarget::Local(at) => self.reach_address(id, at, cause),
+            PointerTarget::Local(at) => self.reach_address(id, at, way),
             PointerTarget::Resolver(at) => {
-                self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: false });
+                self.reach_code(
+                    id,
+                    at,
+                    Arrival { phase: Phase::After, cause: way.cause, address_taken: false, waits: None },
+                );
             }
             PointerTarget::Symbol(index, addend) => {
                 for &found in self.bind(id, index).iter() {
                     let at = found.address.0.checked_add_signed(addend).map_or(found.address, Vaddr);
-                    self.reach_definition(Definition { address: at, ..found }, cause);
+                    self.reach_definition(Definition { address: at, ..found }, way);
                 }
             }
             PointerTarget::Copy(index) => {
                 for found in self.program.bind_copy(id, index) {
-                    self.reach_definition(found, cause);
+                    self.reach_definition(found, way);
                 }
             }
             PointerTarget::TlsDescriptor => {
                 for found in self.program.exported(b"__tls_get_addr", |_| true) {
-                    self.reach_definition(found, cause);
+                    self.reach_definition(found, Way { place: Place::Elsewhere, ..way });
                 }
             }
         }
     }
 
-    fn reach_definition(&mut self, found: Definition, cause: Cause) {
+    fn reach_definition(&mut self, found: Definition, way: Way) {
         if found.kind == SymbolKind::IndirectFunction {
-            let arrival = Arrival { phase: Phase::After, cause, address_taken: false };
+            let arrival = Arrival { phase: Phase::After, cause: way.cause, address_taken: false, waits: None };
             self.reach_code(found.module, found.address, arrival);
         } else {
-            self.reach_address(found.module, found.address, cause);
+            self.reach_address(found.module, found.address, way);
         }
     }
 
@@ -234,7 +266,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     fn reach_through(&mut self, id: ModuleId, slot: Vaddr, phase: Phase, cause: Cause) {
         let Some(module) = self.module(id) else { return };
         let range = slot..slot.checked_add(1).unwrap_or(slot);
-        let arrival = Arrival { phase, cause, address_taken: false };
+        let arrival = Arrival { phase, cause, address_taken: false, waits: None };
         if let Some(target) = module.summary.data().pointer_at(slot) {
             match target {
                 PointerTarget::Local(at) | PointerTarget::Resolver(at) => self.reach_code(id, at, arrival),
@@ -249,10 +281,11 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         self.reach_copies(id, &range, cause);
     }
 
-    fn reach_address(&mut self, id: ModuleId, at: Vaddr, cause: Cause) {
+    fn reach_address(&mut self, id: ModuleId, at: Vaddr, way: Way) {
+        let Way { cause, place } = way;
         let Some(module) = self.module(id) else { return };
         if module.image.is_code(at) {
-            self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: true });
+            self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: true, waits: Some(place) });
         }
         // An executable segment may hold data too (`-z noseparate-code`).
         if module.summary.functions().at(at).is_none() {
@@ -261,7 +294,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     /// What code may mean by the address of data, beyond the object that stands there.
-    fn reach_array(&mut self, module: &Module<'data>, id: ModuleId, at: Vaddr, cause: Cause) {
+    fn reach_array(&mut self, module: &Module<'data>, id: ModuleId, at: Vaddr, way: Way) {
         if module.summary.functions().at(at).is_some() {
             return;
         }
@@ -269,7 +302,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let end = data.object_at(at).end;
         let is_short = end.checked_offset_from(at).is_some_and(|gap| gap <= LARGEST_BIAS);
         if is_short && data.pointers_in(&(at..end)).is_empty() {
-            self.reach_data(id, end, cause);
+            self.reach_data(id, end, way.cause);
         }
         // A table of distances from itself to functions.
         if module.image.is_constant(at) {
@@ -281,7 +314,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
                 module.summary.functions().starts_at(target).then_some(target)
             });
             for target in targets {
-                self.reach_address(id, target, cause);
+                self.reach_address(id, target, way);
             }
         }
     }
@@ -308,10 +341,10 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
                     // Who looks it up may call it with any arguments. That nobody does so who looks up names that are not
                     // known is what the policy says of them.
                     let address_taken = self.surroundings.is_looked_up(text);
-                    let arrival = Arrival { phase: Phase::After, cause, address_taken };
+                    let arrival = Arrival { phase: Phase::After, cause, address_taken, waits: None };
                     self.reach_code(found.module, found.address, arrival);
                 } else {
-                    self.reach_definition(found, cause);
+                    self.reach_definition(found, Way { cause, place: Place::Elsewhere });
                 }
             }
         }
@@ -342,6 +375,12 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         if self.is_settled(key, &arrival) {
             return;
         }
+        if let Some((types, place)) = self.types.as_ref().zip(arrival.waits)
+            && !types.lets_in(key, place, &self.opened)
+        {
+            self.waiting.push((key, place, arrival));
+            return;
+        }
         let caller = match arrival.cause {
             Cause::Edge(Node::Function(caller), ..) => Some(caller),
             _ => None,
@@ -363,11 +402,26 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
                 visit.cause = arrival.cause;
             }
             None => {
-                let Arrival { phase, cause, address_taken } = arrival;
+                let Arrival { phase, cause, address_taken, .. } = arrival;
                 self.reached.functions.insert(key, Visit { phase, cause, address_taken });
             }
         }
         self.work.push_back(Node::Function(key));
+    }
+
+    /// Lets in what waited for a call that `caller` makes.
+    fn open_types(&mut self, caller: FunctionKey) {
+        let Some(types) = &self.types else { return };
+        if !types.open(caller, &mut self.opened) {
+            return;
+        }
+        let (free, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(key, place, _)| types.lets_in(*key, *place, &self.opened));
+        self.waiting = waiting;
+        for (key, _, arrival) in free {
+            self.reach_function(key, arrival);
+        }
     }
 
     /// Lets in what waited for `key`.

@@ -17,6 +17,7 @@ use crate::elf::Image;
 use crate::functions::{FunctionId, Functions};
 use crate::instruction::{ReferenceKind, Role, role};
 use crate::loader_state::LoaderState;
+use crate::notes::{Notes, Problem};
 use crate::registers::{SYSCALL_ARGUMENTS, State};
 use crate::value::Value;
 
@@ -40,6 +41,8 @@ pub struct ModuleSummary {
     interior: Vec<Vaddr>,
     answers: Answers,
     loader_state: OnceLock<LoaderState>,
+    notes: Notes,
+    notes_problem: Option<Problem>,
 }
 
 impl ModuleSummary {
@@ -54,7 +57,12 @@ impl ModuleSummary {
                 _ => None,
             })
             .collect();
-        let functions = Functions::discover(image, &targets);
+        let (notes, notes_problem) = match Notes::read(image.data()) {
+            Ok(notes) => (notes, None),
+            Err(problem) => (Notes::default(), Some(problem)),
+        };
+        let noted = notes.functions.iter().map(|note| note.address);
+        let functions = Functions::discover(image, &targets.iter().copied().chain(noted).collect::<Vec<_>>());
         let taken = functions.all().iter().flat_map(|f| &f.references).filter(|r| r.kind == ReferenceKind::Address);
         let data = Data::new(image, pointers, taken.map(|r| r.target));
         let mut interior: Vec<Vaddr> =
@@ -71,7 +79,7 @@ impl ModuleSummary {
             (id, found)
         });
         let sites = sites.collect();
-        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new() }
+        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new(), notes, notes_problem }
     }
 
     /// The functions of the file.
@@ -100,6 +108,18 @@ impl ModuleSummary {
         // Not while others wait for it: rayon may have their work done on a thread that waits for a part of this.
         let new = LoaderState::new(&self.code(image));
         self.loader_state.get_or_init(|| new)
+    }
+
+    /// What its compiler wrote down.
+    #[must_use]
+    pub const fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Why that is ignored.
+    #[must_use]
+    pub const fn notes_problem(&self) -> Option<&Problem> {
+        self.notes_problem.as_ref()
     }
 
     /// The code of the file, for data flow; `image` is what the summary was made of.

@@ -16,6 +16,12 @@ pub struct SyscallNr(pub u32);
 impl SyscallNr {
     /// Replaces the program by another one.
     pub const EXECVE: Self = Self(59);
+    /// `exit`.
+    pub const EXIT: Self = Self(60);
+    /// `exit_group`.
+    pub const EXIT_GROUP: Self = Self(231);
+    /// `rt_sigaction`.
+    pub const RT_SIGACTION: Self = Self(13);
     /// The same, with a folder or a descriptor that the name counts from.
     pub const EXECVEAT: Self = Self(322);
 

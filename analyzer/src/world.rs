@@ -24,6 +24,7 @@ use crate::late_loading::{
 };
 use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedSet, load_closure};
 use crate::mapping::Mapping;
+use crate::note_warnings;
 use crate::open_sites::{self, OpenSites};
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Definition, Module, ModuleId, ModuleRole, Program};
@@ -160,6 +161,7 @@ impl<'o> World<'o> {
                 let executions = execution_sites::find(&callers, &calls.executions);
                 let mut assumptions = self.brought.assumptions.clone();
                 assumptions.extend(open.assumptions);
+                assumptions.extend(note_warnings::find(&linked, &reached));
                 assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
                 return Ok(Part { files: self.files, calls, executions, assumptions, brought: self.brought });
             }

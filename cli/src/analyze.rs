@@ -142,6 +142,7 @@ fn subject(kind: AssumptionKind) -> &'static str {
         AssumptionKind::OpenLookup => "symbols that are looked up under a name that is not known",
         AssumptionKind::OpenExec => "programs that are executed under a name that is not known",
         AssumptionKind::SystemConfiguration => "the configuration of the system",
+        AssumptionKind::CompilerNotes => "code, where it differs from what its compiler wrote down",
         AssumptionKind::Environment => "the environment in which the program runs",
     }
 }

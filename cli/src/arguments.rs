@@ -34,6 +34,26 @@ pub(crate) enum Command {
     /// Writes what a program may call in the form that something else enforces: a container runtime, systemd, a
     /// sandbox, a program of yours.
     Export(Export),
+    /// What the compiler wrote down about the functions of a program, library or object file, as JSON.
+    Notes {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Compiles C with clang and writes notes for the analysis: all arguments are the compiler's.
+    #[command(disable_help_flag = true)]
+    Cc {
+        /// As for clang.
+        #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// The same for C++.
+    #[command(name = "c++", disable_help_flag = true)]
+    Cxx {
+        /// As for clang++.
+        #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Runs a program and records which calls it makes, how often and from where.
     Trace(Trace),
     /// Compares traces with a policy; adds what the policy lacks, takes away what was never used.
@@ -270,6 +290,8 @@ impl Command {
             Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
             Self::Export(_) | Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
+            Self::Notes { .. } => true,
+            Self::Cc { .. } | Self::Cxx { .. } => false,
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     Tracer(#[from] chestnut_tracer::Error),
     #[error("a result that JSON cannot hold")]
     Json(#[from] serde_json::Error),
+    #[error("{}: its notes are ignored", path.display())]
+    Notes { path: PathBuf, source: chestnut_analyzer::notes::Problem },
     #[error("standard output: cannot be written")]
     Output(#[source] io::Error),
 }
@@ -46,6 +48,7 @@ impl Failure {
         match self {
             Self::Refused { .. }
             | Self::Unresolved { .. }
+            | Self::Notes { .. }
             | Self::RecordedFlags { .. }
             | Self::NotRegular { .. }
             | Self::Json(_) => 1,

@@ -4,11 +4,13 @@
 
 mod analyze;
 mod arguments;
+mod cc;
 mod check;
 mod explain;
 mod export;
 mod failure;
 mod inspect;
+mod notes;
 mod place;
 mod program;
 mod refine;
@@ -20,7 +22,7 @@ mod violation;
 use std::io::Write;
 use std::process::ExitCode;
 
-use chestnut_rewriter::command_line::print;
+use chestnut_rewriter::command_line::{one_line, print};
 use chestnut_tracer::Messages;
 use clap::Parser;
 use serde_json::json;
@@ -29,8 +31,17 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 use style::Style;
 
+/// No compiler was run.
+const CANNOT_COMPILE: u8 = 127;
+
 #[expect(clippy::disallowed_methods, reason = "all others are given the streams")]
 fn main() -> ExitCode {
+    let given: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((language, arguments)) = cc::asked(&given) {
+        let failure = cc::run(language, arguments);
+        let _ = writeln!(std::io::stderr().lock(), "chestnut: {}", one_line(&failure));
+        return ExitCode::from(CANNOT_COMPILE);
+    }
     let Arguments { command } = Arguments::parse();
     let mut stdout = std::io::stdout().lock();
     let answer = run(&command, Style::of(&stdout), &Messages::new(std::io::stderr()));
@@ -57,6 +68,9 @@ fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>,
         Command::Check(command) => return with_status(check::run(command, style)?),
         Command::Explain(command) => explain::run(command, style)?,
         Command::Inspect(command) => inspect::run(command, style)?,
+        Command::Notes { file } => notes::run(file)?,
+        // What is asked of a compiler never comes here.
+        Command::Cc { .. } | Command::Cxx { .. } => String::new(),
         Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),
         Command::Trace(command) => return with_status(trace::run(command, messages)?),
         Command::Refine(command) => refine::run(command, messages)?,

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{Code, Mnemonic};
+use iced_x86::{Code, Instruction, Mnemonic, Register};
 use rustc_hash::FxHashSet;
 
 use super::gaps::Gaps;
@@ -18,6 +18,7 @@ use crate::address::Vaddr;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
 use crate::never_return;
+use crate::syscall::SyscallNr;
 
 /// Longer tables of distances are not read.
 const MOST_DISTANCES: usize = 1024;
@@ -68,13 +69,19 @@ impl<'a, 'data> Followed<'a, 'data> {
         let mut seen: FxHashSet<u64> = FxHashSet::default();
         let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
         let mut paths = vec![start];
+        // System calls that end a thread, where the number is set right before: nothing comes behind them.
+        let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
         while let Some(path) = paths.pop() {
+            if let Some(behind) = ends.remove(&path) {
+                paths.push(behind);
+            }
             let Some(end) = self.gaps.end_of(path) else {
                 // The path runs on into a described function.
                 function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
                 continue;
             };
             let mut falls_through = true;
+            let mut ends_thread = false;
             let mut table = SwitchTable::default();
             let undecodable = decode(self.image, path, end, |instruction| {
                 if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
@@ -94,7 +101,13 @@ impl<'a, 'data> Followed<'a, 'data> {
                     paths.push(target);
                 }
                 let is_last = instruction.is_call_near() && self.never_returns(Vaddr(instruction.near_branch_target()));
-                falls_through = !stops(instruction) && !is_last;
+                let is_end =
+                    ends_thread && role(instruction) == Role::Syscall && !ends.contains_key(&Vaddr(instruction.ip()));
+                if is_end {
+                    ends.insert(Vaddr(instruction.ip()), Vaddr(instruction.next_ip()));
+                }
+                ends_thread = sets_number_of_exit(instruction);
+                falls_through = !stops(instruction) && !is_last && !is_end;
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);
@@ -122,6 +135,12 @@ impl<'a, 'data> Followed<'a, 'data> {
     fn is_start(&self, at: Vaddr) -> bool {
         self.done.contains_key(&at) || self.work.contains(&at)
     }
+}
+
+/// Whether an instruction is `mov $60, %eax` or `mov $231, %eax`: `exit`, `exit_group`.
+fn sets_number_of_exit(instruction: &Instruction) -> bool {
+    let is_move = instruction.code() == Code::Mov_r32_imm32 && instruction.op0_register() == Register::EAX;
+    is_move && matches!(SyscallNr(instruction.immediate32()), SyscallNr::EXIT | SyscallNr::EXIT_GROUP)
 }
 
 /// Addresses that functions jump to or call.

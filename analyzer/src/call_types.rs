@@ -1,0 +1,267 @@
+//! Which functions an indirect call can enter, by the types that the compiler wrote down.
+//!
+//! Input: the notes of all modules ([`crate::notes`]). Output: [`CallTypes`]: whether a function whose address is taken
+//! waits until a call of one of its types is reached, and what a reached function lets in. C lets a function be called
+//! through its own type only; where the source casts, both types count as one, and a function whose address becomes a
+//! pointer to data waits for calls of types that pointers to data were cast to. The kernel calls handlers of signals:
+//! they wait for `rt_sigaction`.
+//!
+//! Over-approximates: a function without a note lets everything in if it calls through a register or a variable, and so
+//! does one whose body is not the one that the note is of; an address that no note accounts for (a table of assembly,
+//! a constant pool, what a name looks up) waits for nothing. May miss: a value that changes its type in memory without
+//! a cast of a pointer to it, which C forbids (C17 6.5, 6.3.2.3); assembly that enters a function by `push` and `ret`.
+
+mod bodies;
+mod classes;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::address::Vaddr;
+use crate::data::PointerTarget;
+use crate::functions::FunctionId;
+use crate::instruction::ReferenceKind;
+use crate::notes::{FunctionNote, VariableNote};
+use crate::program::{Module, ModuleId, Program};
+use crate::reachability::FunctionKey;
+use crate::syscall::SyscallNr;
+use crate::value::Atom;
+use bodies::{Computed, computed_calls, is_of_its_notes};
+use classes::{Class, Classes, Results};
+
+/// Where the address of a function stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the code of a function.
+    Code(FunctionKey),
+    /// In data.
+    Slot(ModuleId, Vaddr),
+    /// Somewhere else: nothing is known of who calls it.
+    Elsewhere,
+}
+
+/// What lets functions in.
+#[derive(Debug, Default)]
+pub(crate) struct Opened<'p> {
+    classes: FxHashSet<Class>,
+    /// What functions of types without parameter lists that are called return.
+    unprototyped: FxHashSet<&'p str>,
+    /// What all functions that are called return.
+    returned: FxHashSet<&'p str>,
+    /// A type is called that pointers to data were cast to.
+    data: bool,
+    /// Handlers of signals can be installed.
+    signals: bool,
+    /// Anything may be called.
+    all: bool,
+}
+
+impl Opened<'_> {
+    /// Grows with every change.
+    fn size(&self) -> usize {
+        let flags = [self.data, self.signals, self.all].into_iter().map(usize::from).sum::<usize>();
+        let sizes = [self.classes.len(), self.unprototyped.len(), self.returned.len(), flags];
+        sizes.into_iter().fold(0, usize::saturating_add)
+    }
+}
+
+/// What is known of one function.
+#[derive(Debug, Default)]
+struct Noted<'p> {
+    notes: Vec<&'p FunctionNote>,
+    /// The types under which it may be called.
+    own: Vec<Class>,
+    is_data: bool,
+    is_number: bool,
+    is_handler: bool,
+    /// The types that it calls.
+    calls: Vec<Class>,
+    /// The types of functions that it passes on, by parameter.
+    passed: Vec<(u32, Class)>,
+    /// Its body has something that the notes do not tell of.
+    is_open: bool,
+}
+
+/// Types and casts of a whole program.
+#[derive(Debug)]
+pub(crate) struct CallTypes<'p, 'data> {
+    program: &'p Program<'data>,
+    functions: FxHashMap<FunctionKey, Noted<'p>>,
+    variables: FxHashMap<ModuleId, Vec<&'p VariableNote>>,
+    from_data: FxHashSet<Class>,
+    results: FxHashMap<Class, Results<'p>>,
+}
+
+impl<'p, 'data> CallTypes<'p, 'data> {
+    /// Joins the notes of all modules; `None` if there are none.
+    pub(crate) fn new(program: &'p Program<'data>) -> Option<Self> {
+        if program.modules().all(|(_, module)| module.summary.notes().is_empty()) {
+            return None;
+        }
+        let classes = Classes::new(program);
+        let mut types = Self {
+            program,
+            functions: FxHashMap::default(),
+            variables: FxHashMap::default(),
+            from_data: classes.from_data.clone(),
+            results: classes.results(),
+        };
+        for (id, module) in program.modules() {
+            let notes = module.summary.notes();
+            let mut variables: Vec<_> = notes.variables.iter().filter(|v| v.address != Vaddr(0)).collect();
+            variables.sort_by_key(|variable| variable.address);
+            types.variables.insert(id, variables);
+            for note in notes.functions.iter().filter(|note| note.address != Vaddr(0)) {
+                types.add(id, module, note, &classes);
+            }
+        }
+        for (&(id, function), noted) in &mut types.functions {
+            noted.is_open |= program.module(id).is_none_or(|module| {
+                let has_calls = noted.notes.iter().any(|note| !note.indirect.is_empty() || !note.called.is_empty());
+                !is_of_its_notes(module, function, has_calls)
+            });
+        }
+        Some(types)
+    }
+
+    fn add(&mut self, id: ModuleId, module: &Module<'_>, note: &'p FunctionNote, classes: &Classes<'p>) {
+        let functions = module.summary.functions();
+        let Some(holder) = functions.at(note.address) else { return };
+        let noted = self.functions.entry((id, holder)).or_default();
+        if !functions.starts_at(note.address) {
+            noted.is_open = true;
+            return;
+        }
+        noted.notes.push(note);
+        noted.is_open |= note.is_opaque;
+        noted.calls.extend(note.indirect.iter().map(|kind| classes.of(kind)));
+        noted.passed.extend(note.handed.iter().map(|handed| (handed.parameter, classes.of(&handed.kind))));
+        let own = classes.of(&note.kind);
+        let mut add = |class: Class| {
+            noted.own.push(class);
+            noted.is_data |= classes.to_data.contains(&class);
+            noted.is_handler |= classes.handlers.contains(&class);
+        };
+        add(own);
+        for name in std::iter::once(&note.name).chain(&note.aliases) {
+            let Some(seen) = classes.seen.get(name.as_str()) else { continue };
+            seen.kinds.iter().for_each(|&class| add(class));
+        }
+        for name in std::iter::once(&note.name).chain(&note.aliases) {
+            let seen = classes.seen.get(name.as_str());
+            noted.is_data |= seen.is_some_and(|seen| seen.is_data);
+            noted.is_number |= seen.is_some_and(|seen| seen.is_number);
+        }
+    }
+
+    /// Whether a function whose address is taken at `place` can be called there where `opened` is reached.
+    pub(crate) fn lets_in(&self, callee: FunctionKey, place: Place, opened: &Opened<'p>) -> bool {
+        let Some(noted) = self.functions.get(&callee).filter(|noted| !noted.notes.is_empty()) else { return true };
+        opened.all
+            || noted.is_number
+            || !self.accounts_for(place, noted)
+            || noted.own.iter().any(|class| opened.classes.contains(class))
+            || noted.own.iter().filter_map(|class| self.results.get(class)).any(|own| own.may_be_called(opened))
+            || (noted.is_data && (opened.data || opened.signals))
+            || (noted.is_handler && opened.signals)
+    }
+
+    /// Whether the compiler wrote down that the function's address is a value there.
+    fn accounts_for(&self, place: Place, callee: &Noted<'_>) -> bool {
+        let is_callee = |name: &String| callee.notes.iter().any(|n| n.name == *name || n.aliases.contains(name));
+        match place {
+            Place::Code(taker) => self.functions.get(&taker).is_some_and(|taker| {
+                let mut notes = taker.notes.iter();
+                !taker.is_open
+                    && taker.notes.iter().any(|note| note.taken.iter().any(is_callee))
+                    && !notes.any(|note| note.called.iter().any(is_callee))
+            }),
+            Place::Slot(id, slot) => self.variable_at(id, slot).is_some_and(|v| v.taken.iter().any(is_callee)),
+            Place::Elsewhere => false,
+        }
+    }
+
+    fn variable_at(&self, id: ModuleId, slot: Vaddr) -> Option<&'p VariableNote> {
+        let variables = self.variables.get(&id)?;
+        let behind = variables.partition_point(|variable| variable.address <= slot);
+        let found = variables.get(behind.checked_sub(1)?)?;
+        (slot.checked_offset_from(found.address)? < found.size).then_some(found)
+    }
+
+    /// Takes in what a reached function calls; whether that lets in more.
+    pub(crate) fn open(&self, caller: FunctionKey, opened: &mut Opened<'p>) -> bool {
+        if opened.all {
+            return false;
+        }
+        let before = opened.size();
+        opened.signals |= self.may_install_handlers(caller);
+        match self.functions.get(&caller).filter(|noted| !noted.notes.is_empty() && !noted.is_open) {
+            Some(noted) => self.open_classes(&noted.calls, opened),
+            None => match self.calls_of(caller) {
+                Some(classes) => self.open_classes(&classes, opened),
+                None => opened.all = true,
+            },
+        }
+        before != opened.size()
+    }
+
+    /// Whether a function makes the call that tells the kernel of handlers, or one whose number is not known here.
+    fn may_install_handlers(&self, (id, function): FunctionKey) -> bool {
+        let sites = self.program.module(id).map_or(&[][..], |module| module.summary.sites(function));
+        let is_sigaction = |atom: &Atom| match atom {
+            Atom::Constant(number) => number & 0xffff_ffff == u64::from(SyscallNr::RT_SIGACTION.0),
+            _ => true,
+        };
+        sites.iter().any(|site| site.number.atoms().is_none_or(|atoms| atoms.iter().any(is_sigaction)))
+    }
+
+    fn open_classes(&self, classes: &[Class], opened: &mut Opened<'p>) {
+        opened.data |= classes.iter().any(|class| self.from_data.contains(class));
+        opened.classes.extend(classes);
+        for results in classes.iter().filter_map(|class| self.results.get(class)) {
+            opened.unprototyped.extend(&results.unprototyped);
+            opened.returned.extend(&results.all);
+        }
+    }
+
+    /// The types that a function without a note calls; `None` if that may be any.
+    fn calls_of(&self, (id, function): FunctionKey) -> Option<Vec<Class>> {
+        let module = self.program.module(id)?;
+        match computed_calls(module, module.summary.functions().function(function)?) {
+            Computed::Nothing => Some(Vec::new()),
+            Computed::Parameters(numbers) => self.passed_to((id, function), &numbers),
+            Computed::Anything => None,
+        }
+    }
+
+    /// The types of what callers pass a function as these parameters, if notes say so of all who may call it.
+    fn passed_to(&self, (id, callee): FunctionKey, numbers: &[u16]) -> Option<Vec<Class>> {
+        let module = self.program.module(id)?;
+        let functions = module.summary.functions();
+        let start = functions.function(callee)?.start;
+        let is_known =
+            module.summary.data().pointers().iter().any(|pointer| pointer.target == PointerTarget::Local(start))
+                || module.image.symbols().iter().any(|symbol| symbol.is_exported() && symbol.value == start);
+        if is_known {
+            return None;
+        }
+        let mut passed = Vec::new();
+        for (function, caller) in functions.all().iter().zip((0..).map(FunctionId)) {
+            let to_callee = || function.references.iter().filter(|reference| reference.target == start);
+            if to_callee().next().is_none() {
+                continue;
+            }
+            let noted = self.functions.get(&(id, caller)).filter(|noted| !noted.notes.is_empty() && !noted.is_open)?;
+            if !to_callee().all(|r| matches!(r.kind, ReferenceKind::Call | ReferenceKind::Jump)) {
+                return None;
+            }
+            for number in numbers {
+                let before = passed.len();
+                passed.extend(noted.passed.iter().filter(|(n, _)| n == &u32::from(*number)).map(|(_, class)| *class));
+                if passed.len() == before {
+                    return None;
+                }
+            }
+        }
+        Some(passed)
+    }
+}

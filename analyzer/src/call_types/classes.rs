@@ -1,0 +1,144 @@
+//! Types of functions, those that are one to the source joined.
+//!
+//! Input: the notes of all modules. Output: [`Classes`].
+
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Opened;
+use crate::program::Program;
+
+/// A set of types that are one to the source.
+pub(super) type Class = u32;
+
+/// What functions of the types of one class return. One without a parameter list is compatible with every other one
+/// that returns the same (C17 6.7.6.3).
+#[derive(Debug, Default)]
+pub(super) struct Results<'p> {
+    pub(super) unprototyped: FxHashSet<&'p str>,
+    pub(super) all: FxHashSet<&'p str>,
+}
+
+impl Results<'_> {
+    pub(super) fn may_be_called(&self, opened: &Opened<'_>) -> bool {
+        self.unprototyped.iter().any(|result| opened.returned.contains(result))
+            || self.all.iter().any(|result| opened.unprototyped.contains(result))
+    }
+}
+
+/// How a function is known by name, in all modules.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) kinds: Vec<Class>,
+    pub(super) is_data: bool,
+    pub(super) is_number: bool,
+}
+
+/// The types of a program, those that are one joined.
+#[derive(Debug, Default)]
+pub(super) struct Classes<'p> {
+    numbers: FxHashMap<&'p str, Class>,
+    pub(super) from_data: FxHashSet<Class>,
+    pub(super) to_data: FxHashSet<Class>,
+    pub(super) handlers: FxHashSet<Class>,
+    pub(super) seen: BTreeMap<&'p str, Seen>,
+}
+
+impl<'p> Classes<'p> {
+    pub(super) fn new(program: &'p Program<'_>) -> Self {
+        let mut joined = Joined::default();
+        let modules = || program.modules().flat_map(|(_, module)| &module.summary.notes().modules);
+        for note in program.modules().flat_map(|(_, module)| &module.summary.notes().functions) {
+            joined.number(&note.kind);
+            note.indirect.iter().for_each(|kind| _ = joined.number(kind));
+        }
+        for note in modules() {
+            let single = note.from_data.iter().chain(&note.to_data).chain(note.seen.iter().flat_map(|s| &s.kinds));
+            single.for_each(|kind| _ = joined.number(kind));
+            for (one, other) in &note.united {
+                joined.join(one, other);
+            }
+        }
+        let mut classes = Self { numbers: joined.classes(), ..Self::default() };
+        for note in modules() {
+            classes.from_data.extend(note.from_data.iter().map(|kind| Self::class(&classes.numbers, kind)));
+            classes.to_data.extend(note.to_data.iter().map(|kind| Self::class(&classes.numbers, kind)));
+            for function in &note.seen {
+                let kinds = function.kinds.iter().map(|kind| Self::class(&classes.numbers, kind));
+                let seen = classes.seen.entry(&function.name).or_default();
+                seen.kinds.extend(kinds);
+                seen.is_data |= function.is_data;
+                seen.is_number |= function.is_number;
+            }
+        }
+        classes.handlers = classes.numbers.iter().filter(|(kind, _)| is_handler(kind)).map(|(_, c)| *c).collect();
+        classes
+    }
+
+    pub(super) fn results(&self) -> FxHashMap<Class, Results<'p>> {
+        let mut results: FxHashMap<Class, Results<'p>> = FxHashMap::default();
+        for (&kind, &class) in &self.numbers {
+            let Some((result, parameters)) = kind.split_once(" (") else { continue };
+            let entry = results.entry(class).or_default();
+            entry.all.insert(result);
+            if parameters == "...)" {
+                entry.unprototyped.insert(result);
+            }
+        }
+        results
+    }
+
+    fn class(numbers: &FxHashMap<&'p str, Class>, kind: &str) -> Class {
+        numbers.get(kind).copied().unwrap_or(Class::MAX)
+    }
+
+    pub(super) fn of(&self, kind: &str) -> Class {
+        Self::class(&self.numbers, kind)
+    }
+}
+
+/// Whether the kernel may call a function of this type for a signal (sigaction(2)).
+fn is_handler(kind: &str) -> bool {
+    let parameters = kind.split_once(" (").map_or("", |(_, rest)| rest.trim_end_matches(')'));
+    let mut list = parameters.split(", ");
+    matches!(list.next(), Some("" | "..." | "i32")) && list.count() <= 2
+}
+
+/// Types, each with another one that it is one with, up to the first of them.
+#[derive(Debug, Default)]
+struct Joined<'p> {
+    numbers: FxHashMap<&'p str, usize>,
+    parents: Vec<usize>,
+}
+
+impl<'p> Joined<'p> {
+    fn number(&mut self, kind: &'p str) -> usize {
+        let new = self.parents.len();
+        let number = *self.numbers.entry(kind).or_insert(new);
+        if number == new {
+            self.parents.push(new);
+        }
+        number
+    }
+
+    fn root(&self, mut number: usize) -> usize {
+        while let Some(&parent) = self.parents.get(number).filter(|&&parent| parent != number) {
+            number = parent;
+        }
+        number
+    }
+
+    fn join(&mut self, one: &'p str, other: &'p str) {
+        let (one, other) = (self.number(one), self.number(other));
+        let (one, other) = (self.root(one), self.root(other));
+        if let Some(parent) = self.parents.get_mut(one.max(other)) {
+            *parent = one.min(other);
+        }
+    }
+
+    fn classes(&self) -> FxHashMap<&'p str, Class> {
+        let class = |number: usize| Class::try_from(self.root(number)).unwrap_or(Class::MAX);
+        self.numbers.iter().map(|(&kind, &number)| (kind, class(number))).collect()
+    }
+}
