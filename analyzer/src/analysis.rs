@@ -86,10 +86,37 @@ impl Options {
 ///
 /// The program, a library that it needs, or a program that an option names cannot be found, read or understood.
 pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
-    let summaries = Summaries::default();
+    Session::default().analyze(program, options)
+}
+
+/// Analyses of several programs, which share what is known of the files that more than one of them loads. Some may be
+/// under way at the same time.
+#[derive(Debug, Default)]
+pub struct Session {
+    summaries: Summaries,
+}
+
+/// What a session remembers between analyses: of files of so many bytes together. A summary takes about five times the
+/// bytes of its file.
+const REMEMBERED: u64 = 128 << 20;
+
+impl Session {
+    /// Computes the policy of `program`.
+    ///
+    /// # Errors
+    ///
+    /// As [`analyze`].
+    pub fn analyze(&self, program: &Path, options: &Options) -> Result<Policy, Error> {
+        let policy = analyze_with(&self.summaries, program, options);
+        self.summaries.shrink(REMEMBERED);
+        policy
+    }
+}
+
+fn analyze_with(summaries: &Summaries, program: &Path, options: &Options) -> Result<Policy, Error> {
     let original = options.original.clone().map(Mapping::from);
     let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
-    let part = World::load(subject.clone(), options)?.solve(&summaries)?;
+    let part = World::load(subject.clone(), options)?.solve(summaries)?;
     let mut analysis = Analysis {
         options,
         summaries,
@@ -130,7 +157,7 @@ struct ExecutedPart {
 
 struct Analysis<'o> {
     options: &'o Options,
-    summaries: Summaries,
+    summaries: &'o Summaries,
     own: PathBuf,
     /// The program itself.
     subject: Subject,
@@ -244,7 +271,7 @@ impl Analysis<'_> {
             .collect();
         let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
         self.summaries.prepare(worlds.flat_map(|world| world.files().files()));
-        let summaries = &self.summaries;
+        let summaries = self.summaries;
         let solved: Vec<_> = loaded
             .into_par_iter()
             .map(|(candidate, filter, world)| (candidate, filter, world.and_then(|world| world.solve(summaries))))
@@ -286,7 +313,7 @@ impl Analysis<'_> {
         };
         let subject =
             Subject { path: path.clone(), original: None, is_own: false, start: Start::UpToEntry, is_loader: true };
-        let part = World::load(subject, self.options)?.solve(&self.summaries)?;
+        let part = World::load(subject, self.options)?.solve(self.summaries)?;
         self.parts.push(ExecutedPart { path, part, filter: None, is_loader: true });
         Ok(())
     }

@@ -41,12 +41,12 @@ pub mod reachability;
 pub mod registers;
 pub mod solver;
 pub mod startup;
-pub mod summaries;
+mod summaries;
 pub mod summary;
 pub mod syscall;
 pub mod table_jumps;
 pub mod value;
 mod world;
 
-pub use analysis::{ExecMode, ExecTarget, Options, analyze};
+pub use analysis::{ExecMode, ExecTarget, Options, Session, analyze};
 pub use error::Error;

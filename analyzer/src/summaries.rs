@@ -1,6 +1,6 @@
 //! Summaries of files that several processes load, each made once.
 //!
-//! Input: an [`Image`] and the identity of its file. Output: its [`ModuleSummary`], shared. Nothing in a summary
+//! Input: an [`Image`] and the identity of its bytes. Output: its [`ModuleSummary`], shared. Nothing in a summary
 //! depends on who loads the file ([`crate::summary`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,26 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::elf::Image;
-use crate::loader::{FileId, LoadedFile};
+use crate::loader::{Contents, LoadedFile};
 use crate::summary::ModuleSummary;
 
 /// Summaries by file.
 #[derive(Debug, Default)]
-pub struct Summaries {
-    known: Mutex<FxHashMap<FileId, Arc<ModuleSummary>>>,
+pub(crate) struct Summaries {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    summaries: FxHashMap<Contents, Entry>,
+    /// Counts requests.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    summary: Arc<ModuleSummary>,
+    used: u64,
 }
 
 impl Summaries {
@@ -24,27 +37,51 @@ impl Summaries {
     /// Nobody waits for another one who computes the same: rayon runs other tasks on a thread that waits, which might
     /// ask for the same summary. [`Self::prepare`] computes each one once beforehand.
     #[must_use]
-    pub fn of(&self, id: FileId, image: &Image<'_>) -> Arc<ModuleSummary> {
-        if let Some(known) = self.get(id) {
+    pub(crate) fn of(&self, contents: Contents, image: &Image<'_>) -> Arc<ModuleSummary> {
+        if let Some(known) = self.get(contents) {
             return known;
         }
         let summary = Arc::new(ModuleSummary::new(image));
-        Arc::clone(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(summary))
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = known.clock;
+        Arc::clone(&known.summaries.entry(contents).or_insert(Entry { summary, used }).summary)
     }
 
     /// Summarises those files that are not known yet, each once. One that is damaged is left to whoever loads it.
-    pub fn prepare<'f>(&self, files: impl Iterator<Item = &'f LoadedFile>) {
-        let files: FxHashMap<FileId, &LoadedFile> = files.map(|file| (file.id(), file)).collect();
-        let mut new: Vec<_> = files.into_iter().filter(|(id, _)| self.get(*id).is_none()).collect();
-        new.sort_unstable_by_key(|(id, _)| *id);
-        new.into_par_iter().for_each(|(id, file)| {
+    pub(crate) fn prepare<'f>(&self, files: impl Iterator<Item = &'f LoadedFile>) {
+        let files: FxHashMap<Contents, &LoadedFile> = files.map(|file| (file.contents(), file)).collect();
+        let mut new: Vec<_> = files.into_iter().filter(|(contents, _)| self.get(*contents).is_none()).collect();
+        new.sort_unstable_by_key(|(contents, _)| *contents);
+        new.into_par_iter().for_each(|(contents, file)| {
             if let Ok(image) = Image::parse(file.data()) {
-                let _ = self.of(id, &image);
+                let _ = self.of(contents, &image);
             }
         });
     }
 
-    fn get(&self, id: FileId) -> Option<Arc<ModuleSummary>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    /// Forgets what has not been asked for longest, until what is left is of files of at most so many bytes together;
+    /// and bytes that no file holds.
+    pub(crate) fn shrink(&self, bytes: u64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.summaries.retain(|contents, _| contents.are_in_a_file());
+        let mut by_age: Vec<_> = known.summaries.iter().map(|(contents, entry)| (entry.used, *contents)).collect();
+        by_age.sort_unstable_by(|one, other| other.cmp(one));
+        let mut kept = 0_u64;
+        for (_, contents) in by_age {
+            kept = kept.saturating_add(contents.length());
+            if kept > bytes {
+                known.summaries.remove(&contents);
+            }
+        }
+    }
+
+    fn get(&self, contents: Contents) -> Option<Arc<ModuleSummary>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clock += 1;
+        let now = known.clock;
+        known.summaries.get_mut(&contents).map(|entry| {
+            entry.used = now;
+            Arc::clone(&entry.summary)
+        })
     }
 }

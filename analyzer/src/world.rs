@@ -217,7 +217,7 @@ impl<'o> World<'o> {
         let images = parsed?;
         let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
         let new: Vec<_> = files.collect();
-        let mut found = new.par_iter().map(|(image, file)| summaries.of(file.id(), image)).collect();
+        let mut found = new.par_iter().map(|(image, file)| summaries.of(file.contents(), image)).collect();
         self.summaries.append(&mut found);
         Ok(images)
     }

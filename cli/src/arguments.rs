@@ -54,6 +54,8 @@ pub(crate) enum Command {
         #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Patches many programs of a tree, in their places or into another tree; each library is analyzed once.
+    Harden(Harden),
     /// Runs a program and records which calls it makes, how often and from where.
     Trace(Trace),
     /// Compares traces with a policy; adds what the policy lacks, takes away what was never used.
@@ -155,6 +157,66 @@ pub(crate) struct Export {
     /// The program; a patched one is analyzed as it was before.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 every program is patched, or was before; 1 some are refused, and which; 2 the command line, or a \
+                        file that it names, is wrong."
+)]
+#[command(group = ArgGroup::new("which").required(true).args(["all", "list"]))]
+#[command(group = ArgGroup::new("where").required(true).args(["out", "in_place"]))]
+pub(crate) struct Harden {
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
+
+    /// All executables below --root, on its file system.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// The programs that a file names, a path below --root a line; lines that begin with # are passed over.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
+
+    /// Writes the patched programs into another tree, under the same paths.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Puts each patched program in the place of the original.
+    #[arg(long)]
+    pub(crate) in_place: bool,
+
+    /// How many programs at a time; as many as there are processors if not given.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Writes a summary and the policy of each program into a folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
+    #[arg(long, value_name = "ACTION", default_value = "kill")]
+    pub(crate) action: Action,
+
+    /// Goes on where a reached system call has a number that is not known.
+    #[arg(long)]
+    pub(crate) ignore_unresolved: bool,
+
+    /// Patches setuid and setgid programs, too.
+    #[arg(long)]
+    pub(crate) allow_setuid: bool,
+
+    /// Patches anew what an earlier run has patched with the same flags: after libraries were changed.
+    #[arg(long)]
+    pub(crate) again: bool,
+
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Says nothing while it works.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 /// Who takes a profile.
@@ -289,6 +351,7 @@ impl Command {
             Self::Explain(command) => command.json,
             Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
+            Self::Harden(command) => command.json,
             Self::Export(_) | Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
             Self::Notes { .. } => true,
             Self::Cc { .. } | Self::Cxx { .. } => false,

@@ -9,6 +9,7 @@ mod check;
 mod explain;
 mod export;
 mod failure;
+mod harden;
 mod inspect;
 mod notes;
 mod place;
@@ -72,6 +73,7 @@ fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>,
         // What is asked of a compiler never comes here.
         Command::Cc { .. } | Command::Cxx { .. } => String::new(),
         Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),
+        Command::Harden(command) => return with_status(harden::run(command, style, messages)?),
         Command::Trace(command) => return with_status(trace::run(command, messages)?),
         Command::Refine(command) => refine::run(command, messages)?,
         Command::Run(command) => return with_status(run::run(command, messages)?),

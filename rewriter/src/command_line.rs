@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
-use chestnut_analyzer::{ExecMode, ExecTarget, Options};
+use chestnut_analyzer::{ExecMode, ExecTarget, Options, Session};
 use clap::{Args, Parser};
 
 use crate::bpf::errno;
@@ -119,12 +119,26 @@ impl AnalysisFlags {
     ///
     /// The analyzer's reason, or flags that contradict each other.
     pub fn analyze(&self, program: &Path, original: Option<&[u8]>) -> Result<Policy, AnalysisError> {
+        self.analyze_in(&Session::default(), program, original)
+    }
+
+    /// The same for one of many programs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::analyze`].
+    pub fn analyze_in(
+        &self,
+        session: &Session,
+        program: &Path,
+        original: Option<&[u8]>,
+    ) -> Result<Policy, AnalysisError> {
         if let (Some(target), Execution::Deny(_)) = (self.exec_target.first(), self.exec) {
             return Err(AnalysisError::DeniedTarget(target.clone()));
         }
         let mut options = self.options();
         options.original = original.map(<[u8]>::to_vec);
-        Ok(chestnut_analyzer::analyze(program, &options)?)
+        Ok(session.analyze(program, &options)?)
     }
 
     fn options(&self) -> Options {

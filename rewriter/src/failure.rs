@@ -7,20 +7,15 @@ use std::path::PathBuf;
 
 use chestnut_analyzer::policy::{FileIdentity, UnresolvedSite};
 use chestnut_rewriter::command_line::{one_line, unresolved_text};
+use chestnut_rewriter::output::FileError;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{}", path.display())]
     Refused { path: PathBuf, source: chestnut_rewriter::Error },
-    #[error("{}: cannot be read", path.display())]
-    Input { path: PathBuf, source: std::io::Error },
-    #[error("{}: not a regular file", path.display())]
-    NotRegular { path: PathBuf },
-    #[error("{}: cannot be written", path.display())]
-    Output { path: PathBuf, source: std::io::Error },
-    #[error("{}: the same file as {}: write to another one", output.display(), input.display())]
-    SameFile { input: PathBuf, output: PathBuf },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{}: {what}: whoever may start it gets the rights of another; --allow-setuid goes on", path.display())]
     Privileged { path: PathBuf, what: &'static str },
     #[error("{}", unresolved_text(path, sites))]

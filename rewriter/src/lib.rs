@@ -2,7 +2,8 @@
 //!
 //! The pipeline, each stage a function from shared references to a new type: [`Policy`] → [`bpf::Specification`] →
 //! [`bpf::Filter`] → payload → [`Layout`] → patches → bytes → verified. [`rewrite`] is all of it, [`unpatch`] the way
-//! back, [`inspect`] what a patched file says about itself. Nothing but [`command_line`] reads or writes files.
+//! back, [`inspect`] what a patched file says about itself. Nothing but [`command_line`] and [`output`] reads or writes
+//! files.
 
 pub mod bpf;
 pub mod command_line;
@@ -12,6 +13,7 @@ mod error;
 mod executable;
 mod layout;
 mod made_with;
+pub mod output;
 mod patch;
 mod payload;
 mod record;

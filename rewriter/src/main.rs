@@ -3,7 +3,6 @@
 mod analysis;
 mod cli;
 mod failure;
-mod output;
 mod report;
 mod run;
 

@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid, XattrFlags};
 
-use crate::failure::Failure;
-
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const PERMISSIONS: u32 = 0o7777;
@@ -20,19 +18,61 @@ const PERMISSIONS: u32 = 0o7777;
 /// Attributes that hold a signature of the contents: it would be wrong for the new ones.
 const SIGNATURES: [&str; 2] = ["security.ima", "security.evm"];
 
+/// Why a program was not read, or its new form not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A folder, a device, a pipe.
+    #[error("{}: not a regular file", path.display())]
+    NotRegular {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error("{}: cannot be written", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The new form would replace what it was made of.
+    #[error("{}: the same file as {}: write to another one", output.display(), input.display())]
+    SameFile {
+        /// The program.
+        input: PathBuf,
+        /// Where the new form was to go.
+        output: PathBuf,
+    },
+}
+
 /// A program that was read.
-pub(crate) struct Input {
-    pub(crate) bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Input {
+    /// Its contents.
+    pub bytes: Vec<u8>,
     file: File,
     metadata: Metadata,
 }
 
 /// Reads a program.
-pub(crate) fn read(path: &Path) -> Result<Input, Failure> {
-    let unreadable = |source| Failure::Input { path: path.to_owned(), source };
+///
+/// # Errors
+///
+/// It is not there, not readable, or not a regular file.
+pub fn read(path: &Path) -> Result<Input, FileError> {
+    let unreadable = |source| FileError::Read { path: path.to_owned(), source };
     // Before it is opened: opening a pipe waits for somebody to write to it.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(Failure::NotRegular { path: path.to_owned() });
+        return Err(FileError::NotRegular { path: path.to_owned() });
     }
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -43,7 +83,8 @@ pub(crate) fn read(path: &Path) -> Result<Input, Failure> {
 
 impl Input {
     /// The mark that gives other rights to whoever starts the file.
-    pub(crate) fn privilege(&self) -> Option<&'static str> {
+    #[must_use]
+    pub fn privilege(&self) -> Option<&'static str> {
         match (self.metadata.mode() & SETUID, self.metadata.mode() & SETGID) {
             (0, 0) => None,
             (0, _) => Some("setgid"),
@@ -53,8 +94,12 @@ impl Input {
 }
 
 /// Where OUT really is, having made sure that it may be written.
-pub(crate) fn place(input: &Input, input_path: &Path, path: &Path) -> Result<PathBuf, Failure> {
-    let unwritable = |source| Failure::Output { path: path.to_owned(), source };
+///
+/// # Errors
+///
+/// It is the program itself, not a regular file, or its folder is not there.
+pub fn place(input: &Input, input_path: &Path, path: &Path) -> Result<PathBuf, FileError> {
+    let unwritable = |source| FileError::Write { path: path.to_owned(), source };
     let existing = match std::fs::metadata(path) {
         Ok(existing) => existing,
         // A link that leads nowhere is not written through, nor taken away.
@@ -70,10 +115,10 @@ pub(crate) fn place(input: &Input, input_path: &Path, path: &Path) -> Result<Pat
         Err(error) => return Err(unwritable(error)),
     };
     if (existing.dev(), existing.ino()) == (input.metadata.dev(), input.metadata.ino()) {
-        return Err(Failure::SameFile { input: input_path.to_owned(), output: path.to_owned() });
+        return Err(FileError::SameFile { input: input_path.to_owned(), output: path.to_owned() });
     }
     if !existing.is_file() {
-        return Err(Failure::NotRegular { path: path.to_owned() });
+        return Err(FileError::NotRegular { path: path.to_owned() });
     }
     std::fs::canonicalize(path).map_err(unwritable)
 }
@@ -83,8 +128,12 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Writes OUT. Returns what of IN could not be kept.
-pub(crate) fn write(input: &Input, path: &Path, bytes: &[u8]) -> Result<Vec<String>, Failure> {
-    write_file(input, path, bytes).map_err(|source| Failure::Output { path: path.to_owned(), source })
+///
+/// # Errors
+///
+/// Whatever the system says; OUT is as it was then.
+pub fn write(input: &Input, path: &Path, bytes: &[u8]) -> Result<Vec<String>, FileError> {
+    write_file(input, path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 fn write_file(input: &Input, path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {

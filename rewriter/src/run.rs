@@ -8,14 +8,14 @@ use std::io::Write;
 use std::path::Path;
 
 use chestnut_analyzer::policy::Policy;
+use chestnut_rewriter::output::{self, FileError, Input};
 use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, command_line};
 use serde_json::json;
 
+use crate::analysis;
 use crate::cli::Arguments;
 use crate::failure::Failure;
-use crate::output::Input;
 use crate::report::Report;
-use crate::{analysis, output};
 
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
 }
 
 fn print(stream: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    command_line::print(stream, text).map_err(|source| Failure::Output { path: "standard output".into(), source })
+    command_line::print(stream, text).map_err(|source| FileError::Write { path: "standard output".into(), source })?;
+    Ok(())
 }
 
 /// The arguments, on top of what was decided when the file was patched.

@@ -27,6 +27,7 @@ pub struct LoadedFile {
     pub(super) place: Place,
     pub(super) host_path: PathBuf,
     pub(super) id: FileId,
+    pub(super) contents: Contents,
     pub(super) data: Mapping,
     pub(super) needs: Needs,
     pub(super) is_interpreter: bool,
@@ -42,6 +43,29 @@ pub struct LoadedFile {
 pub struct FileId {
     device: u64,
     inode: u64,
+}
+
+/// What tells the bytes of a file from all others that were read: the file, and when it was changed last, which nobody
+/// can set (`st_ctime` in nanoseconds). `None` for bytes that do not stand in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Contents {
+    id: FileId,
+    changed: Option<(i64, i64)>,
+    length: u64,
+}
+
+impl Contents {
+    /// Whether they stand in a file, so that they can be found again.
+    #[must_use]
+    pub const fn are_in_a_file(self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn length(self) -> u64 {
+        self.length
+    }
 }
 
 /// Copied out of the dynamic section, so that no borrow of the bytes stays.
@@ -78,12 +102,16 @@ impl LoadedFile {
         if metadata.len() == 0 {
             return Err(LoadError::Empty { path: host_path });
         }
+        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+        let changed = bytes.is_none().then(|| (metadata.ctime(), metadata.ctime_nsec()));
         let data = bytes.map_or_else(|| Mapping::new(&file), Ok).map_err(unreadable)?;
+        let contents = Contents { id, changed, length: u64::try_from(data.len()).unwrap_or(u64::MAX) };
         let needs = Needs::read(&data, &host_path)?;
         Ok(Self {
             place,
             host_path,
-            id: FileId { device: metadata.dev(), inode: metadata.ino() },
+            id,
+            contents,
             data,
             needs,
             is_interpreter: false,
@@ -111,6 +139,12 @@ impl LoadedFile {
     #[must_use]
     pub const fn id(&self) -> FileId {
         self.id
+    }
+
+    /// What tells its bytes from all others.
+    #[must_use]
+    pub const fn contents(&self) -> Contents {
+        self.contents
     }
 
     /// Its bytes; a clone keeps them mapped.

@@ -1,0 +1,68 @@
+//! `chestnut harden`: many programs of a tree, each patched as `chestnut-patch` would, each library analyzed once.
+//!
+//! Input: a tree and which of its programs. Output: patched files, in their places or in another tree; what became of
+//! each. Programs are independent: one that is refused stops no other, and what is done stays done if the run is ended.
+//! A second run passes over what is as the first one left it.
+
+mod program;
+mod summary;
+mod tree;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use chestnut_analyzer::Session;
+use chestnut_tracer::Messages;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::arguments::Harden;
+use crate::failure::Failure;
+use crate::style::Style;
+use program::{Outcome, harden};
+use summary::Summary;
+use tree::Program;
+
+/// Does what the arguments say.
+pub(crate) fn run(command: &Harden, style: Style, messages: &Messages) -> Result<(String, ExitCode), Failure> {
+    let programs = tree::programs(command)?;
+    let jobs = command.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let (session, next, done) = (Session::default(), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let bar = progress(programs.len());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, programs.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = harden(command, program, &session);
+                    tell(&bar, messages, command.quiet, program, &outcome);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((program, outcome));
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let summary = Summary::new(done.into_inner().unwrap_or_else(PoisonError::into_inner));
+    if let Some(folder) = &command.report {
+        summary.write(folder)?;
+    }
+    let text = if command.json { summary.json() } else { summary.text(style) };
+    Ok((text, if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+/// Drawn on a terminal only, with the time that is left.
+fn progress(programs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(programs).unwrap_or(u64::MAX));
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn tell(bar: &ProgressBar, messages: &Messages, is_quiet: bool, program: &Program, outcome: &Outcome) {
+    bar.set_message(program.name().to_owned());
+    bar.inc(1);
+    if is_quiet || !bar.is_hidden() && outcome.is_good() {
+        return;
+    }
+    bar.suspend(|| messages.say(format_args!("{}: {outcome}\n", program.path.display())));
+}

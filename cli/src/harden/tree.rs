@@ -1,0 +1,109 @@
+//! The programs of a tree.
+//!
+//! Input: a folder, and all of it or a list. Output: [`Program`]s, sorted by path, each file once with all its names.
+//! Whether an ELF file is a program that can be patched is not decided here, but that it is none of Linux on x86-64, or
+//! has no permission bit for execution.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use chestnut_analyzer::loader::host_path;
+use walkdir::WalkDir;
+
+use crate::arguments::Harden;
+use crate::failure::Failure;
+
+/// A file that may be a program.
+pub(super) struct Program {
+    /// Its first name on this machine.
+    pub(super) path: PathBuf,
+    /// Where its patched form goes.
+    pub(super) output: PathBuf,
+    /// The other names of the same file (hard links), and where they go.
+    pub(super) links: Vec<PathBuf>,
+    /// Whether somebody named it, so that it is an error if it is no program.
+    pub(super) is_named: bool,
+}
+
+impl Program {
+    /// For a person who watches.
+    pub(super) fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or("")
+    }
+}
+
+/// The programs that the arguments are about.
+pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
+    let root = command.analysis.root.as_path();
+    let unreadable = |path: &Path, source| Failure::Unreadable { path: path.to_owned(), source };
+    let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
+    let (paths, is_named) = match &command.list {
+        Some(list) => (listed(&root, list)?, true),
+        None => (all(&root)?, false),
+    };
+    let mut files: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    for path in paths {
+        let metadata = std::fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
+        files.entry((metadata.dev(), metadata.ino())).or_default().push(path);
+    }
+    let place = |path: &PathBuf| match &command.out {
+        Some(folder) => folder.join(path.strip_prefix(&root).unwrap_or(path)),
+        None => path.clone(),
+    };
+    let mut programs: Vec<Program> = files
+        .into_values()
+        .filter_map(|mut names| {
+            names.sort();
+            names.dedup();
+            let path = names.first()?.clone();
+            let output = place(&path);
+            Some(Program { path, output, links: names.iter().skip(1).map(place).collect(), is_named })
+        })
+        .collect();
+    programs.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(programs)
+}
+
+/// The files that a list names, a path of the tree a line; links are followed within the tree.
+fn listed(root: &Path, list: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let text = std::fs::read_to_string(list).map_err(|source| Failure::Unreadable { path: list.to_owned(), source })?;
+    let paths = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    paths
+        .map(|line| {
+            let path = Path::new("/").join(line);
+            host_path(root, &path).map_err(|source| Failure::Unreadable { path: PathBuf::from(line), source })
+        })
+        .collect()
+}
+
+/// Every ELF executable below a folder, on its file system.
+fn all(root: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for entry in WalkDir::new(root).same_file_system(true).sort_by_file_name() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What comes and goes while the tree is read.
+            Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => continue,
+            Err(error) => {
+                let path = error.path().unwrap_or(root).to_owned();
+                return Err(Failure::Unreadable { path, source: error.into() });
+            }
+        };
+        let is_executable = |mode: u32| mode & 0o111 != 0;
+        let is_file = entry.file_type().is_file();
+        if is_file && entry.metadata().is_ok_and(|m| is_executable(m.mode())) && begins_like_a_program(entry.path()) {
+            found.push(entry.into_path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the file header says ELF, 64-bit, little-endian, x86-64, ET_EXEC or ET_DYN (gABI, "ELF Header").
+fn begins_like_a_program(path: &Path) -> bool {
+    let mut head = [0_u8; 20];
+    let is_read = File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok();
+    is_read && head.starts_with(b"\x7fELF\x02\x01") && matches!(head, [.., 2 | 3, 0, 62, 0])
+}

@@ -1,0 +1,202 @@
+//! `chestnut harden`, on trees of real programs: which files it takes, what stays of them, what a second run does, and
+//! what is there after the first one was killed.
+
+#![cfg(test)]
+
+mod programs;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+
+use programs::{Scratch, read, text};
+use serde_json::Value;
+
+/// Small programs that do something without arguments, on name services that are everywhere.
+const PROGRAMS: [&str; 6] = ["echo", "id", "pwd", "true", "uname", "whoami"];
+
+fn harden(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chestnut")).args(["harden", "--nss", "files"]).args(arguments).output().unwrap()
+}
+
+/// Statuses by file name.
+fn statuses(output: &Output) -> Vec<(String, String)> {
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let programs = value["programs"].as_array().unwrap();
+    let name = |path: &Value| Path::new(path.as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned();
+    programs.iter().map(|p| (name(&p["path"]), p["status"].as_str().unwrap().to_owned())).collect()
+}
+
+/// Copies of programs in a folder of their own, with times of long ago.
+fn copies(scratch: &Scratch) -> PathBuf {
+    let folder = scratch.path("programs");
+    std::fs::create_dir(&folder).unwrap();
+    for name in PROGRAMS {
+        let copy = folder.join(name);
+        std::fs::copy(Path::new("/usr/bin").join(name), &copy).unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        std::fs::File::open(&copy).unwrap().set_modified(long_ago).unwrap();
+    }
+    folder
+}
+
+/// A list of them, for a run in the system's own root.
+fn list(scratch: &Scratch, folder: &Path) -> PathBuf {
+    let path = scratch.path("list");
+    let lines: Vec<_> = PROGRAMS.iter().map(|name| folder.join(name).display().to_string()).collect();
+    std::fs::write(&path, format!("# programs\n{}\n", lines.join("\n"))).unwrap();
+    path
+}
+
+fn is_patched(path: &Path) -> bool {
+    chestnut_rewriter::is_patched(&read(path)).unwrap()
+}
+
+/// What chestnut-patch makes of each is what is there, with mode and time of the original; it runs, and a second run
+/// finds nothing to do, unless a flag is another.
+#[test]
+fn another_tree_has_what_chestnut_patch_makes() {
+    let scratch = Scratch::new();
+    let folder = copies(&scratch);
+    let (list, out) = (list(&scratch, &folder), scratch.path("out"));
+    std::fs::set_permissions(folder.join("id"), PermissionsExt::from_mode(0o751)).unwrap();
+    let words = ["--list", list.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json", "--jobs", "2"];
+    let output = harden(&words);
+    assert!(output.status.success(), "{output:?}");
+    let expected = |status: &str| PROGRAMS.map(|name| (name.to_owned(), status.to_owned())).to_vec();
+    assert_eq!(statuses(&output), expected("hardened"));
+    for name in PROGRAMS {
+        let (original, hardened) = (folder.join(name), out.join(folder.strip_prefix("/").unwrap()).join(name));
+        let alone = scratch.path("alone");
+        let patch = Path::new(env!("CARGO_BIN_EXE_chestnut")).with_file_name("chestnut-patch");
+        if patch.exists() {
+            let done = Command::new(patch).args(["--nss", "files"]).arg(&original).arg(&alone).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+            assert_eq!(read(&hardened), read(&alone), "{name}");
+        }
+        let metadata = [&original, &hardened].map(|path| std::fs::metadata(path).unwrap());
+        assert_eq!(metadata[0].mode(), metadata[1].mode(), "{name}");
+        assert_eq!(metadata[0].mtime(), metadata[1].mtime(), "{name}");
+        let run = |program: &Path| Command::new(program).env_clear().current_dir("/").output().unwrap();
+        let results = [&original, &hardened].map(|program| run(program));
+        assert_eq!(results[0], results[1], "{name}");
+        assert_eq!(chestnut_rewriter::unpatch(&read(&hardened)).unwrap(), read(&original), "{name}");
+    }
+    assert_eq!(statuses(&harden(&words)), expected("unchanged"));
+    assert_eq!(statuses(&harden(&[&words[..], &["--action", "log"]].concat())), expected("hardened"));
+    assert_eq!(statuses(&harden(&[&words[..], &["--action", "log", "--again"]].concat())), expected("hardened"));
+}
+
+/// A root of its own: programs are taken, whatever else is there is not; hard links stay links, and a program that may
+/// not be patched is left alone and named.
+#[test]
+fn a_tree_is_hardened_in_place() {
+    let scratch = Scratch::new();
+    let root = scratch.path("root");
+    let folder = root.join("usr/bin");
+    std::fs::create_dir_all(&folder).unwrap();
+    let fixed = scratch.build("gcc -O1 -static", "raw.c", "raw");
+    let stock = scratch.build("gcc -O1 -static", "execute.c", "execute");
+    for name in ["raw", "setuid"] {
+        std::fs::copy(&fixed, folder.join(name)).unwrap();
+    }
+    std::fs::copy(&stock, folder.join("execute")).unwrap();
+    std::fs::set_permissions(folder.join("setuid"), PermissionsExt::from_mode(0o4755)).unwrap();
+    std::fs::hard_link(folder.join("execute"), folder.join("another-name")).unwrap();
+    std::os::unix::fs::symlink("execute", folder.join("link")).unwrap();
+    std::fs::write(folder.join("script"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(folder.join("script"), PermissionsExt::from_mode(0o755)).unwrap();
+    let library = Path::new("/lib/x86_64-linux-gnu/libm.so.6");
+    std::fs::copy(library, folder.join("libm.so.6")).unwrap();
+    std::fs::set_permissions(folder.join("libm.so.6"), PermissionsExt::from_mode(0o755)).unwrap();
+    // Not executable: nobody starts it.
+    std::fs::copy(&stock, folder.join("data")).unwrap();
+    std::fs::set_permissions(folder.join("data"), PermissionsExt::from_mode(0o644)).unwrap();
+
+    let report = scratch.path("report");
+    let words = ["--root", root.to_str().unwrap(), "--all", "--in-place", "--json"];
+    let output = harden(&[&words[..], &["--report", report.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = [("another-name", "hardened"), ("raw", "refused"), ("setuid", "refused")];
+    assert_eq!(statuses(&output), expected.map(|(name, status)| (name.to_owned(), status.to_owned())));
+    let said = text(&output.stdout);
+    assert!(said.contains("--allow-setuid") && said.contains("number that is not known"), "{said}");
+    for name in ["raw", "setuid", "script", "libm.so.6", "data"] {
+        let file = folder.join(name);
+        let before = match name {
+            "script" => b"#!/bin/sh\n".to_vec(),
+            "libm.so.6" => read(library),
+            "data" => read(&stock),
+            _ => read(&fixed),
+        };
+        assert!(read(&file) == before, "{name}");
+    }
+    let inode = |name: &str| std::fs::metadata(folder.join(name)).unwrap().ino();
+    assert!(is_patched(&folder.join("execute")));
+    assert_eq!(inode("execute"), inode("another-name"));
+    assert_eq!(std::fs::read_link(folder.join("link")).unwrap(), Path::new("execute"));
+    let leftovers: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(leftovers.len(), 8, "{leftovers:?}");
+
+    let policy = programs::read_policy(&report.join("policies/usr/bin/another-name.json"));
+    let filter = chestnut_rewriter::inspect(&read(&folder.join("execute"))).unwrap().filter;
+    assert!(policy.allowed.keys().eq(filter.specification().allowed()));
+    let summary: Value = serde_json::from_slice(&read(&report.join("summary.json"))).unwrap();
+    assert_eq!(summary, serde_json::from_slice::<Value>(&output.stdout).unwrap());
+
+    let again = harden(&[&words[..], &["--ignore-unresolved", "--allow-setuid"]].concat());
+    assert!(again.status.success(), "{again:?}");
+    assert!(statuses(&again).iter().all(|(_, status)| status == "hardened"));
+    assert_eq!(std::fs::metadata(folder.join("setuid")).unwrap().mode() & 0o7777, 0o4755);
+}
+
+/// Killed at some moment, each file is the old one or the whole new one; the next run does the rest.
+#[test]
+fn what_is_killed_leaves_whole_files() {
+    let scratch = Scratch::new();
+    let folder = copies(&scratch);
+    let list = list(&scratch, &folder);
+    let words = ["harden", "--nss", "files", "--list", list.to_str().unwrap(), "--in-place", "--jobs", "1", "--again"];
+    for delay in [5, 20, 60, 120, 250] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_chestnut"))
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for name in PROGRAMS {
+            let (file, original) = (folder.join(name), read(&Path::new("/usr/bin").join(name)));
+            let found = read(&file);
+            let before = if is_patched(&file) { chestnut_rewriter::unpatch(&found).unwrap() } else { found };
+            assert!(before == original, "{name} after {delay} ms");
+        }
+    }
+    let output = harden(&["--list", list.to_str().unwrap(), "--in-place"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(PROGRAMS.iter().all(|name| is_patched(&folder.join(name))));
+}
+
+/// A line for each program, and what was done at the end; wrong command lines.
+#[test]
+fn it_says_what_it_does() {
+    let scratch = Scratch::new();
+    let folder = copies(&scratch);
+    let list = list(&scratch, &folder);
+    let output = harden(&["--list", list.to_str().unwrap(), "--out", scratch.path("out").to_str().unwrap()]);
+    assert_eq!(text(&output.stderr).lines().count(), PROGRAMS.len(), "{output:?}");
+    assert!(text(&output.stderr).lines().all(|line| line.contains(" system calls allowed, ")), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.starts_with("6 programs patched, ") && said.ends_with("; 0 refused\n"), "{said}");
+    std::fs::write(&list, "/no/such/program\n").unwrap();
+    let lists = list.to_str().unwrap();
+    for wrong in [&["--all"][..], &["--in-place"], &["--list", lists, "--in-place"], &["--list", "/none", "--in-place"]]
+    {
+        let output = harden(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
