@@ -349,3 +349,30 @@ fn usage_errors_have_their_own_status() {
     assert_refusal(&desk.patch(&[], &desk.input, &desk.output), 2, "--policy");
     assert!(!desk.output.exists());
 }
+
+/// What --dlopen names may need each other, as the parts of a Java runtime do: whoever comes first, ld.so finds the
+/// others by their DT_SONAME once they are loaded.
+#[test]
+fn libraries_of_dlopen_may_need_each_other() {
+    let scratch = Scratch::new();
+    let build = |command: &str, name: &str, code: &str| {
+        let source = scratch.path(&format!("{name}.c"));
+        std::fs::write(&source, code).unwrap();
+        let folder = scratch.path(name);
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join(format!("{name}.so"));
+        let gcc =
+            format!("gcc -shared -fPIC -Wl,-soname,{name}.so -o {} {} {command}", path.display(), source.display());
+        assert!(std::process::Command::new("sh").args(["-c", &gcc]).status().unwrap().success());
+        path
+    };
+    let second = build("", "second", "#include <unistd.h>\nint second(void) { return getpgid(0); }\n");
+    let first = build(second.to_str().unwrap(), "first", "int second(void);\nint first(void) { return second(); }\n");
+    let words = [&first, &second].map(|path| format!("--dlopen={}", path.display()));
+    let listed = |words: &[&str]| command(&[&["--nss", "files", "--list"], words, &["/usr/bin/sqlite3"]].concat());
+    for order in [[&*words[0], &*words[1]], [&*words[1], &*words[0]]] {
+        let output = listed(&order);
+        assert!(output.status.success() && text(&output.stdout).contains("getpgid"), "{order:?}: {output:?}");
+    }
+    assert_refusal(&listed(&[&words[0]]), 1, "the library second.so that");
+}

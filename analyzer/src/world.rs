@@ -118,6 +118,7 @@ impl<'o> World<'o> {
             world.load_c_library();
         }
         let patterns = if world.subject.is_own { options.dlopen.as_slice() } else { &[] };
+        let mut given = Vec::new();
         for pattern in patterns {
             let names = world.matches(pattern)?;
             if names.is_empty() {
@@ -128,9 +129,14 @@ impl<'o> World<'o> {
                     flag: Some("--dlopen".to_owned()),
                 });
             }
-            for name in names {
-                world.handle(Request { name, exports: Exports::All })?;
-            }
+            given.extend(names);
+        }
+        // They may need each other: what is loaded already is found by its DT_SONAME. In which order they come is not known.
+        for name in &given {
+            world.files.open_library(OsStr::new(name), world.files.program())?;
+        }
+        for name in given {
+            world.handle(Request { name, exports: Exports::All })?;
         }
         Ok(world)
     }

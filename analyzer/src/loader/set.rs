@@ -150,6 +150,15 @@ impl LoadedSet {
         self.close(index)
     }
 
+    /// The file that `dlopen(name)` in `requester` would open, without what that needs: its `DT_SONAME` is known then.
+    ///
+    /// # Errors
+    ///
+    /// The library is not found or cannot be analysed.
+    pub fn open_library(&mut self, name: &OsStr, requester: FileIndex) -> Result<FileIndex, LoadError> {
+        self.load_name(name.as_bytes(), requester)
+    }
+
     /// The closure of `start` in breadth-first order, which is the order of lookup: filtees stand before their filter,
     /// variants behind their file.
     fn close(&mut self, start: FileIndex) -> Result<Vec<FileIndex>, LoadError> {
