@@ -22,7 +22,7 @@ use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee};
 use crate::callers::{Callers, References};
 use crate::data::PointerTarget;
-use crate::functions::FunctionId;
+use crate::functions::{Function, FunctionId};
 use crate::instruction::ReferenceKind;
 use crate::origins::is_exported;
 use crate::program::{Module, ModuleId};
@@ -197,6 +197,23 @@ pub(crate) fn reaching(module: &Module<'_>, slot: Vaddr) -> Range<Vaddr> {
     start..slot.checked_add(1).unwrap_or(slot)
 }
 
+/// Whether a function takes an address for the end of a table that is empty, as `register_tm_clones` of each program does
+/// (GCC's `crtstuff.c`): that of the first byte behind initialized data.
+pub(crate) fn is_empty_table(module: &Module<'_>, taker: FunctionId, at: Vaddr) -> bool {
+    let is_end = module.image.data_ranges().iter().any(|range| range.end == at);
+    let takes_nothing_else = |function: &Function| {
+        let mut taken = function.references.iter().filter(|r| r.kind == ReferenceKind::Address);
+        function.has_indirect_jump && !function.has_indirect_call && taken.all(|r| r.target == at)
+    };
+    is_end && module.summary.functions().function(taker).is_some_and(takes_nothing_else)
+}
+
+/// Whether what stands there holds its own address, as what names a library does (`__dso_handle`, Itanium C++ ABI
+/// 3.3.5.1).
+pub(crate) fn is_handle(module: &Module<'_>, at: Vaddr) -> bool {
+    module.summary.data().pointer_at(at) == Some(PointerTarget::Local(at))
+}
+
 /// Whether only instructions that name the variable at `slot` get at it, each at all of it or at none.
 fn is_private(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> Option<bool> {
     let module = callers.program.module(id)?;
@@ -215,10 +232,19 @@ fn is_private(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> Option<bo
             })
         })
     };
-    let is_taken = references.taking(&here).next().is_some() || references.is_pointed_into(&here);
+    // Who has the address of the structure that it is a part of may read it, too. Without symbols that is whatever
+    // begins before it; what has its address in data is looked at where it is loaded by name.
+    let structure = module.summary.data().object_at(slot).start..here.end;
+    let is_reached = |function: FunctionId| callers.reached.phase((id, function)).is_some();
+    let is_other = |holder: &Vaddr| !is_handle(module, *holder);
+    let mut holders = references.pointing_into(&structure).filter(is_other).flat_map(|at| references.loading(at));
+    let is_held = holders.any(is_reached);
+    let is_pointed = references.is_pointed_into(&(reaching(module, slot).start..here.end));
+    let mut takers = references.taken_in(&structure).iter();
+    let is_taken = takers.any(|&(at, taker)| is_reached(taker) && !is_empty_table(module, taker, at));
+    let is_known = is_taken || is_held || is_pointed || is_exported(callers, id, slot);
     let is_filled = !module.summary.data().pointers_in(&here).is_empty();
-    let is_known = is_taken || is_filled || is_exported(callers, id, slot);
-    Some(!is_known && !references.accessing(&near).any(reads_a_part))
+    Some(!is_known && !is_filled && !references.accessing(&near).any(reads_a_part))
 }
 
 /// The reached functions that name a place.

@@ -23,8 +23,8 @@ use crate::dataflow;
 use crate::elf::SymbolKind;
 use crate::evaluate::evaluate;
 use crate::functions::{Function, FunctionId};
-use crate::indirect_callers::reaching;
 use crate::indirect_callers::uses::{Source, only_reads};
+use crate::indirect_callers::{is_empty_table, is_handle, reaching};
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, ModuleId};
 use crate::reachability::{FunctionKey, Node};
@@ -253,7 +253,7 @@ impl Search<'_, '_, '_> {
         range: &Range<Vaddr>,
         references: &References,
     ) -> bool {
-        let (functions, data) = (module.summary.functions(), module.summary.data());
+        let functions = module.summary.functions();
         let Some(code) = self.callers.code(id) else { return true };
         let reads = |taker: FunctionId, source: Source| {
             let read_by = |call: &Instruction| self.callers.read_by(id, call);
@@ -261,13 +261,13 @@ impl Search<'_, '_, '_> {
             let is_reached = self.callers.reached.phase((id, taker)).is_some();
             !is_reached || functions.function(taker).is_some_and(|f| only_reads(&code, f, source, &read_by))
         };
-        // What holds its own address names a library (`__dso_handle`, Itanium C++ ABI 3.3.5.1).
-        let is_handle = |at: Vaddr| data.pointer_at(at) == Some(PointerTarget::Local(at));
-        let mut takers = references.taken_in(range).iter().filter(|(at, _)| !is_handle(*at));
-        let holders = references.pointing_into(range).filter(|slot| !is_handle(*slot));
+        let mut takers = references.taken_in(range).iter().filter(|(at, _)| !is_handle(module, *at));
+        let is_written = |&(at, taker): &(Vaddr, FunctionId)| {
+            !reads(taker, Source::Variable(at)) && !is_empty_table(module, taker, at)
+        };
+        let holders = references.pointing_into(range).filter(|slot| !is_handle(module, *slot));
         let mut held = holders.flat_map(|slot| references.loading(slot).map(move |taker| (taker, slot)));
-        !takers.all(|&(at, taker)| reads(taker, Source::Variable(at)))
-            || !held.all(|(taker, slot)| reads(taker, Source::Held(slot)))
+        takers.any(is_written) || !held.all(|(taker, slot)| reads(taker, Source::Held(slot)))
     }
 
     /// Whether reached data of the file holds one of these addresses.
