@@ -25,7 +25,7 @@ use crate::program::{Module, ModuleId, Program};
 use crate::reachability::FunctionKey;
 use crate::syscall::SyscallNr;
 use crate::value::Atom;
-use bodies::{Computed, computed_calls, is_of_its_notes};
+use bodies::{Computed, computed_calls, lies_in};
 use classes::{Class, Classes, Results};
 
 /// Where the address of a function stands.
@@ -87,6 +87,8 @@ pub(crate) struct CallTypes<'p, 'data> {
     program: &'p Program<'data>,
     functions: FxHashMap<FunctionKey, Noted<'p>>,
     variables: FxHashMap<ModuleId, Vec<&'p VariableNote>>,
+    /// Where functions with notes start.
+    starts: FxHashMap<ModuleId, Vec<(Vaddr, FunctionId)>>,
     from_data: FxHashSet<Class>,
     results: FxHashMap<Class, Results<'p>>,
 }
@@ -102,6 +104,7 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             program,
             functions: FxHashMap::default(),
             variables: FxHashMap::default(),
+            starts: FxHashMap::default(),
             from_data: classes.from_data.clone(),
             results: classes.results(),
         };
@@ -114,11 +117,16 @@ impl<'p, 'data> CallTypes<'p, 'data> {
                 types.add(id, module, note, &classes);
             }
         }
-        for (&(id, function), noted) in &mut types.functions {
-            noted.is_open |= program.module(id).is_none_or(|module| {
-                let has_calls = noted.notes.iter().any(|note| !note.indirect.is_empty() || !note.called.is_empty());
-                !is_of_its_notes(module, function, has_calls)
-            });
+        for (id, _) in program.modules() {
+            let noted = types.functions.iter().filter(|((module, _), noted)| *module == id && !noted.notes.is_empty());
+            let mut starts: Vec<_> =
+                noted.filter_map(|((_, function), noted)| Some((noted.notes.first()?.address, *function))).collect();
+            starts.sort_unstable();
+            types.starts.insert(id, starts);
+        }
+        let open: Vec<_> = types.functions.keys().copied().filter(|key| !types.is_whole(*key)).collect();
+        for key in open {
+            types.functions.entry(key).or_default().is_open = true;
         }
         Some(types)
     }
@@ -169,10 +177,9 @@ impl<'p, 'data> CallTypes<'p, 'data> {
     fn accounts_for(&self, place: Place, callee: &Noted<'_>) -> bool {
         let is_callee = |name: &String| callee.notes.iter().any(|n| n.name == *name || n.aliases.contains(name));
         match place {
-            Place::Code(taker) => self.functions.get(&taker).is_some_and(|taker| {
+            Place::Code(taker) => self.owner(taker).is_some_and(|taker| {
                 let mut notes = taker.notes.iter();
-                !taker.is_open
-                    && taker.notes.iter().any(|note| note.taken.iter().any(is_callee))
+                taker.notes.iter().any(|note| note.taken.iter().any(is_callee))
                     && !notes.any(|note| note.called.iter().any(is_callee))
             }),
             Place::Slot(id, slot) => self.variable_at(id, slot).is_some_and(|v| v.taken.iter().any(is_callee)),
@@ -194,7 +201,7 @@ impl<'p, 'data> CallTypes<'p, 'data> {
         }
         let before = opened.size();
         opened.signals |= self.may_install_handlers(caller);
-        match self.functions.get(&caller).filter(|noted| !noted.notes.is_empty() && !noted.is_open) {
+        match self.owner(caller) {
             Some(noted) => self.open_classes(&noted.calls, opened),
             None => match self.calls_of(caller) {
                 Some(classes) => self.open_classes(&classes, opened),
@@ -212,6 +219,37 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             _ => true,
         };
         sites.iter().any(|site| site.number.atoms().is_none_or(|atoms| atoms.iter().any(is_sigaction)))
+    }
+
+    /// Whether a function's body is that of its notes: one range up to the next function, without a computed call that
+    /// they lack. An indirect jump alone is a `switch`, which they do not have.
+    fn is_whole(&self, (id, function): FunctionKey) -> bool {
+        let Some(module) = self.program.module(id) else { return false };
+        let Some(body) = module.summary.functions().function(function) else { return false };
+        let Some(noted) = self.functions.get(&(id, function)) else { return false };
+        let has_calls = noted.notes.iter().any(|note| !note.indirect.is_empty() || !note.called.is_empty());
+        lies_in(body, body.start, self.end_behind(id, body.start))
+            && (has_calls || !body.has_indirect_call || computed_calls(module, body) == Computed::Nothing)
+    }
+
+    /// Where the next function with a note or a symbol starts.
+    fn end_behind(&self, id: ModuleId, start: Vaddr) -> Vaddr {
+        let starts = self.starts.get(&id).map_or(&[][..], Vec::as_slice);
+        let noted = starts.get(starts.partition_point(|(at, _)| *at <= start)).map(|(at, _)| *at);
+        let hints = self.program.module(id).map_or(&[][..], |module| module.image.function_hints());
+        let named = hints.get(hints.partition_point(|hint| hint.address <= start)).map(|hint| hint.address);
+        noted.into_iter().chain(named).min().unwrap_or(Vaddr(u64::MAX))
+    }
+
+    /// The function with a note that code belongs to: what starts inside a body is a label of it.
+    fn owner(&self, (id, function): FunctionKey) -> Option<&Noted<'p>> {
+        let functions = self.program.module(id)?.summary.functions();
+        let body = functions.function(function)?;
+        let starts = self.starts.get(&id)?;
+        let (start, holder) = starts.get(starts.partition_point(|(at, _)| *at <= body.start).checked_sub(1)?)?;
+        let is_inside =
+            functions.function(*holder)?.contains(body.start) && lies_in(body, *start, self.end_behind(id, *start));
+        self.functions.get(&(id, *holder)).filter(|noted| is_inside && !noted.is_open)
     }
 
     fn open_classes(&self, classes: &[Class], opened: &mut Opened<'p>) {
@@ -250,7 +288,7 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             if to_callee().next().is_none() {
                 continue;
             }
-            let noted = self.functions.get(&(id, caller)).filter(|noted| !noted.notes.is_empty() && !noted.is_open)?;
+            let noted = self.owner((id, caller))?;
             if !to_callee().all(|r| matches!(r.kind, ReferenceKind::Call | ReferenceKind::Jump)) {
                 return None;
             }

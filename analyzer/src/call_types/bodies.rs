@@ -1,6 +1,6 @@
 //! What machine code calls, beside what notes say of it.
 //!
-//! Input: one function. Output: whether its body is that of its notes, and what it calls through registers and memory.
+//! Input: one function. Output: where its body lies, and what it calls through registers and memory.
 //!
 //! Over-approximates: a jump of a `switch` in a function without a note is one to anywhere.
 
@@ -8,20 +8,14 @@ use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::address::Vaddr;
 use crate::arguments::{Callee, call_sites};
-use crate::functions::{Function, FunctionId};
+use crate::functions::Function;
 use crate::instruction::{Role, fixed_memory_operand, role};
 use crate::program::Module;
 use crate::value::Atom;
 
-/// Whether a body is that of its notes: one range up to the next start, with no computed call that they lack.
-pub(super) fn is_of_its_notes(module: &Module<'_>, id: FunctionId, has_calls: bool) -> bool {
-    let functions = module.summary.functions();
-    let Some(function) = functions.function(id) else { return false };
-    let next = usize::try_from(id.0).ok().and_then(|index| functions.all().get(index.checked_add(1)?));
-    let next = next.map_or(Vaddr(u64::MAX), |next| next.start);
-    let is_one = function.extents.iter().all(|&(start, end)| function.start <= start && end <= next);
-    // An indirect jump without a call is a `switch`, which the notes do not have.
-    is_one && (has_calls || !function.has_indirect_call || computed_calls(module, function) == Computed::Nothing)
+/// Whether all of a body lies between two addresses.
+pub(super) fn lies_in(function: &Function, start: Vaddr, end: Vaddr) -> bool {
+    function.extents.iter().all(|&(from, to)| start <= from && to <= end)
 }
 
 /// What a function without a note calls beyond what its instructions name.

@@ -2,7 +2,7 @@
 //!
 //! Input: the bytes of an ELF file, linked or not. Output: [`Notes`]. A file whose notes are damaged, of a newer
 //! version or of another machine has none, and a [`Problem`] that says why: what one note says of a function is right
-//! only together with what all others say of casts. DESIGN section 6 has the format.
+//! only together with what all others say of casts. `sourcalyzer/DESIGN.md` has the format.
 
 mod record;
 
