@@ -1,6 +1,7 @@
 # make demo    builds Chestnut, patches a program, runs both and shows what was decided (IN=/bin/ls ARGS='-l /')
 # make test    everything that must hold: formatting, lints, all tests, documentation
 # make sourcalyzer     the plug-in of chestnut cc, beside chestnut (installs clang 14 and LLVM's headers)
+# make sourcalyzer-table   builds musl 1.2.3 and programs with chestnut cc: calls allowed, made, missed; build time
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test sourcalyzer judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
+.PHONY: help demo test sourcalyzer sourcalyzer-table judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -40,6 +41,9 @@ test:
 sourcalyzer: build
 	@.ci/install-packages sourcalyzer
 	sourcalyzer/build $(TARGET)/release/chestnut-notes.so
+
+sourcalyzer-table: sourcalyzer
+	COST=1 tests/sourcalyzer/run $(dir $(PATCHER))chestnut $(TARGET)/sourcalyzer
 
 fmt:
 	cargo fmt --all --check
