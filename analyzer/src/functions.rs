@@ -279,8 +279,9 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
     let mut falls_through = false;
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
-        falls_through = matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
-            || role(instruction) == Role::Syscall;
+        falls_through = !stops(instruction)
+            && (matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
+                || role(instruction) == Role::Syscall);
         true
     });
     let mut end = frame.end;

@@ -15,7 +15,7 @@ use crate::registers::{CallEffect, State};
 use crate::value::{Atom, Value};
 
 /// Longer arrays are not looked through.
-const MOST_ELEMENTS: usize = 1024;
+const MOST_ELEMENTS: u64 = 1 << 16;
 
 /// The image as data flow reads it.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +73,18 @@ impl Memory<'_, '_> {
         })
     }
 
-    /// What stands in the elements of an array: `start`, and every `stride` bytes up to the end of its object.
+    /// What stands in the elements of an array: `start`, and every `stride` bytes up to the end of its object. Not known if
+    /// there are more than [`MOST_ELEMENTS`].
     #[must_use]
     pub fn read_elements(&self, start: Vaddr, stride: u32, bytes: usize) -> Value {
+        let stride = u64::from(stride.max(1));
         let end = self.data.object_at(start).end;
-        let places = std::iter::successors(Some(start), |at| at.checked_add(u64::from(stride.max(1))));
+        if end.0.saturating_sub(start.0) / stride > MOST_ELEMENTS {
+            return Value::Top;
+        }
+        let places = std::iter::successors(Some(start), |at| at.checked_add(stride));
         let mut all = Value::Bottom;
-        for at in places.take_while(|&at| at < end).take(MOST_ELEMENTS) {
+        for at in places.take_while(|&at| at < end) {
             all = match self.read(at, bytes) {
                 value @ Value::One(_) => all.join(&value),
                 _ => Value::Top,
