@@ -200,3 +200,40 @@ fn it_says_what_it_does() {
         assert!(!output.stderr.is_empty());
     }
 }
+
+/// A library that has changed, a name that is not in the list, results below the root.
+#[test]
+fn what_has_changed_is_done_anew() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("root");
+    std::fs::create_dir(&folder).unwrap();
+    let build = |command: &str, code: &str| {
+        std::fs::write(folder.join("code.c"), code).unwrap();
+        let line = format!("cd {} && gcc {command} && rm code.c", folder.display());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+    };
+    let library = "-shared -fPIC -Wl,-soname,libq.so -o libq.so code.c";
+    build(library, "int f(void) { return 0; }\n");
+    build("-o m code.c -L. -lq -Wl,-rpath,'$ORIGIN'", "int f(void);\nint main(void) { return f(); }\n");
+    std::fs::hard_link(folder.join("m"), folder.join("another")).unwrap();
+    let list = scratch.path("list");
+    std::fs::write(&list, folder.join("m").display().to_string()).unwrap();
+    let words = ["--list", list.to_str().unwrap(), "--in-place", "--json"];
+    let first = harden(&words);
+    assert_eq!(statuses(&first)[0].1, "hardened");
+    assert!(text(&first.stdout).contains("1 more names"), "{first:?}");
+    assert_eq!(statuses(&harden(&words))[0].1, "unchanged");
+    let getppid = "int f(void) { long r; __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(110L) : \"rcx\", \"r11\"); return r < 0; }\n";
+    build(library, getppid);
+    assert_eq!(statuses(&harden(&words))[0].1, "hardened");
+    assert!(Command::new(folder.join("m")).status().unwrap().success());
+    // What is written below the root is not found there by the next run.
+    let fixed = scratch.path("fixed");
+    std::fs::create_dir(&fixed).unwrap();
+    std::fs::copy(scratch.build("gcc -O1 -static", "execute.c", "execute"), fixed.join("execute")).unwrap();
+    let out = fixed.join("out");
+    let words = ["--root", fixed.to_str().unwrap(), "--all", "--out", out.to_str().unwrap(), "--json"];
+    for status in ["hardened", "unchanged"] {
+        assert_eq!(statuses(&harden(&words)), [("execute".to_owned(), status.to_owned())]);
+    }
+}

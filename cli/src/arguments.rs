@@ -206,7 +206,8 @@ pub(crate) struct Harden {
     #[arg(long)]
     pub(crate) allow_setuid: bool,
 
-    /// Patches anew what an earlier run has patched with the same flags: after libraries were changed.
+    /// Patches anew what an earlier run has patched, although program, libraries and flags are the same: after the
+    /// system's configuration was changed.
     #[arg(long)]
     pub(crate) again: bool,
 

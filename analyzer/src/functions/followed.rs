@@ -4,7 +4,7 @@
 //! start that something refers to.
 //!
 //! Over-approximates: whatever data or code names in a gap is taken for a start, be it by its distance. May miss: code
-//! that nothing names.
+//! that nothing names, and functions that tail calls enter by a table of distances.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,10 +151,15 @@ fn referenced_code<'f>(functions: impl Iterator<Item = &'f Function>) -> impl It
     functions.flat_map(|f| &f.references).filter(move |r| goes(r.kind)).map(|r| r.target)
 }
 
-/// Addresses that a function takes, and what tables of distances lead to of which it takes the address.
+/// Addresses that a function takes, and what tables of distances lead to of which it takes the address to call by them.
+/// The tables of one that jumps are taken for those of its switches: what these lead to is a part of it.
 fn taken_by<'f>(function: &'f Function, image: &'f Image<'_>) -> impl Iterator<Item = Vaddr> + 'f {
     let taken = function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target);
-    taken.flat_map(|at| std::iter::once(at).chain(distances(image, at)))
+    let calls = function.has_indirect_call && !function.has_indirect_jump;
+    taken.flat_map(move |at| {
+        let table = calls.then(|| distances(image, at));
+        std::iter::once(at).chain(table.into_iter().flatten())
+    })
 }
 
 /// What the table at `table` leads to, if it is one of 32-bit distances from itself to code: LLVM makes them of tables

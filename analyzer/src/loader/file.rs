@@ -186,12 +186,15 @@ impl LoadedFile {
 
     /// What a policy records of it. Computed once; see [`super::LoadedSet::identities`] for all files at a time.
     pub fn identity(&self) -> &FileIdentity {
-        self.identity.get_or_init(|| {
-            let build_id = Outline::parse(&self.data).ok().and_then(|outline| outline.build_id().map(hexadecimal));
-            let sha256 = hexadecimal(&Sha256::digest(&*self.data));
-            FileIdentity { path: self.place.path.clone(), build_id, sha256 }
-        })
+        self.identity.get_or_init(|| identity(&self.place.path, &self.data))
     }
+}
+
+/// What a policy records of a file with these contents.
+#[must_use]
+pub fn identity(path: &Path, data: &[u8]) -> FileIdentity {
+    let build_id = Outline::parse(data).ok().and_then(|outline| outline.build_id().map(hexadecimal));
+    FileIdentity { path: path.to_owned(), build_id, sha256: hexadecimal(&Sha256::digest(data)) }
 }
 
 impl Needs {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::mapping::Mapping;
 pub use error::LoadError;
-pub use file::{Contents, FileId, FileIndex, LoadedFile};
+pub use file::{Contents, FileId, FileIndex, LoadedFile, identity};
 pub use search::LoaderKind;
 pub use set::LoadedSet;
 

@@ -10,11 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::Session;
+use chestnut_analyzer::loader::{host_path, identity};
 use chestnut_analyzer::policy::{Policy, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::{AnalysisError, one_line, unresolved_text};
 use chestnut_rewriter::output::{self, FileError, Input};
-use chestnut_rewriter::{FilterOptions, MadeWith};
+use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, RecordedFile};
 
 use super::tree::Program;
 use crate::arguments::Harden;
@@ -101,7 +102,7 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     if was_patched {
         input.bytes = chestnut_rewriter::unpatch(&input.bytes)?;
     }
-    if !command.again && there.is_some_and(|there| is_done(program, &input, &there, &options)) {
+    if !command.again && there.is_some_and(|there| is_done(command, program, &input, &there, &options)) {
         return Ok(Outcome::Unchanged);
     }
     chestnut_rewriter::check(&input.bytes)?;
@@ -115,17 +116,36 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &options)?;
     let mut warnings = write(command, program, &input, &rewritten.bytes)?;
+    if command.in_place && program.other_names > 0 {
+        warnings.push(format!("warning: {} more names of the file keep the old one", program.other_names));
+    }
     warnings.extend(command.analysis.warning(&policy));
     Ok(Outcome::Hardened { policy: Box::new(policy), warnings })
 }
 
-/// Whether the file in the place of the result is the result of the same program and the same flags, under all names.
-fn is_done(program: &Program, input: &Input, there: &[u8], options: &FilterOptions) -> bool {
+/// Whether the file in the place of the result is what this would make again: of the same program and libraries, with the
+/// same flags, under all names.
+fn is_done(command: &Harden, program: &Program, input: &Input, there: &[u8], options: &FilterOptions) -> bool {
     let Ok(found) = chestnut_rewriter::inspect(there) else { return false };
     let is_same = found.made_with == options.made_with && found.filter.specification().action() == options.action;
     let is_of_this = found.old_sha256 == chestnut_rewriter::sha256(&input.bytes);
     let inode = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-    is_same && is_of_this && program.links.iter().all(|link| inode(link) == inode(&program.output))
+    is_same
+        && is_of_this
+        && found.tool == concat!("chestnut ", env!("CARGO_PKG_VERSION"))
+        && program.links.iter().all(|link| inode(link) == inode(&program.output))
+        && are_libraries_the_same(command, &found)
+}
+
+/// Whether the files that were analyzed with the program are those that are there now. Of a program with so many that its
+/// record has no room for all of them, nobody knows.
+fn are_libraries_the_same(command: &Harden, found: &Inspection) -> bool {
+    let is_same = |recorded: &RecordedFile| {
+        let path = host_path(&command.analysis.root, &recorded.path);
+        path.and_then(std::fs::read).is_ok_and(|bytes| recorded.is(&identity(&recorded.path, &bytes)))
+    };
+    // The first is the program.
+    found.rest.is_none() && found.files.iter().skip(1).all(is_same)
 }
 
 /// Writes the result under all names; returns what could not be kept.

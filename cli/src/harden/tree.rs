@@ -24,6 +24,8 @@ pub(super) struct Program {
     pub(super) output: PathBuf,
     /// The other names of the same file (hard links), and where they go.
     pub(super) links: Vec<PathBuf>,
+    /// How many names it has that are not among these: they keep the old file.
+    pub(super) other_names: u64,
     /// Whether somebody named it, so that it is an error if it is no program.
     pub(super) is_named: bool,
 }
@@ -42,12 +44,21 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
     let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
     let (paths, is_named) = match &command.list {
         Some(list) => (listed(&root, list)?, true),
-        None => (all(&root)?, false),
+        // What another run has written is not there to be patched again.
+        None => (all(&root, command.out.as_ref().and_then(|out| out.canonicalize().ok()).as_deref())?, false),
     };
-    let mut files: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    let mut files: BTreeMap<(u64, u64), (u64, Vec<PathBuf>)> = BTreeMap::new();
     for path in paths {
-        let metadata = std::fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
-        files.entry((metadata.dev(), metadata.ino())).or_default().push(path);
+        match std::fs::metadata(&path) {
+            Ok(metadata) => {
+                let file = files.entry((metadata.dev(), metadata.ino())).or_default();
+                file.0 = metadata.nlink();
+                file.1.push(path);
+            }
+            // It has gone since the tree was read.
+            Err(error) if !is_named && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(unreadable(&path, source)),
+        }
     }
     let place = |path: &PathBuf| match &command.out {
         Some(folder) => folder.join(path.strip_prefix(&root).unwrap_or(path)),
@@ -55,12 +66,13 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
     };
     let mut programs: Vec<Program> = files
         .into_values()
-        .filter_map(|mut names| {
+        .filter_map(|(number, mut names)| {
             names.sort();
             names.dedup();
+            let other_names = number.saturating_sub(u64::try_from(names.len()).unwrap_or(u64::MAX));
             let path = names.first()?.clone();
             let output = place(&path);
-            Some(Program { path, output, links: names.iter().skip(1).map(place).collect(), is_named })
+            Some(Program { path, output, links: names.iter().skip(1).map(place).collect(), other_names, is_named })
         })
         .collect();
     programs.sort_by(|one, other| one.path.cmp(&other.path));
@@ -79,10 +91,11 @@ fn listed(root: &Path, list: &Path) -> Result<Vec<PathBuf>, Failure> {
         .collect()
 }
 
-/// Every ELF executable below a folder, on its file system.
-fn all(root: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// Every ELF executable below a folder, on its file system, but for those below `except`.
+fn all(root: &Path, except: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
-    for entry in WalkDir::new(root).same_file_system(true).sort_by_file_name() {
+    let tree = WalkDir::new(root).same_file_system(true).sort_by_file_name().into_iter();
+    for entry in tree.filter_entry(|entry| Some(entry.path()) != except) {
         let entry = match entry {
             Ok(entry) => entry,
             // What comes and goes while the tree is read.
