@@ -74,7 +74,7 @@ impl Memory<'_, '_> {
     }
 
     /// What stands in the elements of an array: `start`, and every `stride` bytes up to the end of its object. Not known if
-    /// there are more than [`MOST_ELEMENTS`].
+    /// there are more than 65,536.
     #[must_use]
     pub fn read_elements(&self, start: Vaddr, stride: u32, bytes: usize) -> Value {
         let stride = u64::from(stride.max(1));
