@@ -209,7 +209,7 @@ impl Search<'_, '_, '_> {
         }
         // Where no symbol says where a structure begins, it may be a part of what begins before it. Go's compiler names the
         // parts of its variables each by itself.
-        let near = module.summary.data().object_at(slot).start..slot;
+        let near = module.summary.data().object_at(slot).start..reaching(module, slot).start;
         let is_apart = module.image.go_table().is_some() || !self.is_written_behind(module, id, &near, &references);
         let bytes = width(module, &references, slot);
         let near = Vaddr(slot.0.saturating_sub(WIDEST_STORE))..Vaddr(slot.0.saturating_add(8));

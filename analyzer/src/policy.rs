@@ -39,6 +39,14 @@ pub struct Policy {
     pub assumptions: Vec<Assumption>,
 }
 
+impl Policy {
+    /// How many of the calls that are known are not allowed.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        SyscallNr::all_known().filter(|call| !self.allowed.contains_key(call)).count()
+    }
+}
+
 /// Which file, so exactly that a later change is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

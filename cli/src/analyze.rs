@@ -45,12 +45,11 @@ struct Report<'run> {
 // Writing to a string cannot fail.
 impl Report<'_> {
     fn summary(&self) -> String {
-        let allowed = &self.policy.allowed;
-        let blocked = SyscallNr::all_known().filter(|call| !allowed.contains_key(call)).count();
         format!(
-            "{}: {} system calls allowed, {blocked} of {} blocked; {} files read\n",
+            "{}: {} system calls allowed, {} of {} blocked; {} files read\n",
             self.style.bold(&self.policy.program.path.display().to_string()),
-            allowed.len(),
+            self.policy.allowed.len(),
+            self.policy.blocked(),
             SyscallNr::all_known().count(),
             self.policy.libraries.len().saturating_add(self.policy.executed.len()).saturating_add(1),
         )

@@ -137,18 +137,13 @@ pub(crate) struct Export {
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) format: Format,
 
-    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
-    #[arg(long, value_name = "ACTION", default_value = "kill")]
-    pub(crate) action: Action,
+    #[command(flatten)]
+    pub(crate) filter: FilterFlags,
 
     /// The filter is installed at the program's entry point, as chestnut-patch does it: what its loader and execve need
     /// is left out.
     #[arg(long)]
     pub(crate) at_entry: bool,
-
-    /// Goes on although a reached system call has a number that is not known.
-    #[arg(long)]
-    pub(crate) ignore_unresolved: bool,
 
     /// Writes to a file instead of standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -194,13 +189,8 @@ pub(crate) struct Harden {
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
 
-    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
-    #[arg(long, value_name = "ACTION", default_value = "kill")]
-    pub(crate) action: Action,
-
-    /// Goes on where a reached system call has a number that is not known.
-    #[arg(long)]
-    pub(crate) ignore_unresolved: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterFlags,
 
     /// Patches setuid and setgid programs, too.
     #[arg(long)]
@@ -218,6 +208,18 @@ pub(crate) struct Harden {
     /// Says nothing while it works.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Which filter a policy becomes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FilterFlags {
+    /// What happens to a call that is not allowed: kill, kill-thread, trap, log or errno:NAME.
+    #[arg(long, value_name = "ACTION", default_value = "kill")]
+    pub(crate) action: Action,
+
+    /// Goes on although a reached system call has a number that is not known.
+    #[arg(long)]
+    pub(crate) ignore_unresolved: bool,
 }
 
 /// Who takes a profile.

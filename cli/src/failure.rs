@@ -8,14 +8,13 @@ use std::path::PathBuf;
 
 use chestnut_analyzer::policy::UnresolvedSite;
 use chestnut_rewriter::command_line::{AnalysisError, one_line, unresolved_text};
+use chestnut_rewriter::output::FileError;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("{}: cannot be read", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("{}: not a regular file", path.display())]
-    NotRegular { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{}", path.display())]
     Refused { path: PathBuf, source: chestnut_rewriter::Error },
     #[error("{}: cannot be analyzed", path.display())]
@@ -30,8 +29,6 @@ pub(crate) enum Failure {
     OtherProgram { path: PathBuf, of: PathBuf, program: PathBuf },
     #[error("{}: there is no such program", path.display())]
     NotFound { path: PathBuf },
-    #[error("{}: cannot be written", path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Tracer(#[from] chestnut_tracer::Error),
     #[error("a result that JSON cannot hold")]
@@ -50,12 +47,11 @@ impl Failure {
             | Self::Unresolved { .. }
             | Self::Notes { .. }
             | Self::RecordedFlags { .. }
-            | Self::NotRegular { .. }
+            | Self::File(FileError::NotRegular { .. })
             | Self::Json(_) => 1,
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
-            Self::Unreadable { .. } | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
-            Self::Unwritable { .. } => 2,
+            Self::File(_) | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Tracer(error) => tracer_status(error),
         }

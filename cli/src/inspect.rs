@@ -46,7 +46,7 @@ fn origin(found: &Inspection) -> String {
 
 fn decisions(specification: &Specification, style: Style) -> String {
     let allowed = specification.allowed();
-    let blocked = SyscallNr::all_known().filter(|call| !allowed.contains(call)).count();
+    let blocked = specification.blocked();
     let mut text = format!(
         "Other calls: {}; those above number {}: {}; other architectures and x32: {}\n",
         specification.action(),

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
 use chestnut_rewriter::command_line::AnalysisFlags;
+use chestnut_rewriter::output::{self, FileError};
 
 use crate::failure::Failure;
 
 /// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |source| Failure::Unreadable { path: path.to_owned(), source };
-    // Before it is opened: opening a pipe waits for somebody to write to it.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(Failure::NotRegular { path: path.to_owned() });
-    }
-    std::fs::read(path).map_err(unreadable)
+    Ok(output::read(path)?.bytes)
+}
+
+/// Writes a file that is no program.
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source }.into())
 }
 
 /// The policy of a program; of a patched one, that of the program as it was before. Calls that are to fail are not

@@ -17,7 +17,7 @@ pub(crate) fn run(command: &Refine, messages: &Messages) -> Result<String, Failu
     let text = found.text(&policy, changes);
     let refined = format!("{}\n", serde_json::to_string_pretty(&found.apply(&policy, changes))?);
     if let Some(path) = &command.output {
-        std::fs::write(path, refined).map_err(|source| Failure::Unwritable { path: path.clone(), source })?;
+        program::write(path, refined)?;
         return Ok(text);
     }
     if !command.add && !command.remove_unused {

@@ -5,6 +5,8 @@
 
 use std::io::Read;
 
+use chestnut_rewriter::output::FileError;
+
 use crate::arguments::ExplainViolation;
 use crate::failure::Failure;
 use crate::program;
@@ -15,7 +17,7 @@ pub(crate) fn run(command: &ExplainViolation) -> Result<String, Failure> {
         Some(path) => program::read(path)?,
         None => {
             let mut bytes = Vec::new();
-            let unreadable = |source| Failure::Unreadable { path: "standard input".into(), source };
+            let unreadable = |source| FileError::Read { path: "standard input".into(), source };
             std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
             bytes
         }

@@ -28,8 +28,7 @@ impl Report<'_> {
     }
 
     fn blocked(&self) -> usize {
-        let allowed = self.rewritten.filter.specification().allowed();
-        SyscallNr::all_known().filter(|call| !allowed.contains(call)).count()
+        self.rewritten.filter.specification().blocked()
     }
 
     /// How many executed programs are in it, and how many calls are there for their sake only.

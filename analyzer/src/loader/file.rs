@@ -26,7 +26,6 @@ pub struct FileIndex(pub usize);
 pub struct LoadedFile {
     pub(super) place: Place,
     pub(super) host_path: PathBuf,
-    pub(super) id: FileId,
     pub(super) contents: Contents,
     pub(super) data: Mapping,
     pub(super) needs: Needs,
@@ -46,10 +45,11 @@ pub struct FileId {
 }
 
 /// What tells the bytes of a file from all others that were read: the file, and when it was changed last, which nobody
-/// can set (`st_ctime` in nanoseconds). `None` for bytes that do not stand in a file.
+/// can set (`st_ctime`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Contents {
     id: FileId,
+    /// Seconds and nanoseconds; `None` for bytes that do not stand in the file.
     changed: Option<(i64, i64)>,
     length: u64,
 }
@@ -110,7 +110,6 @@ impl LoadedFile {
         Ok(Self {
             place,
             host_path,
-            id,
             contents,
             data,
             needs,
@@ -138,7 +137,7 @@ impl LoadedFile {
     /// What tells it from all other files of this machine.
     #[must_use]
     pub const fn id(&self) -> FileId {
-        self.id
+        self.contents.id
     }
 
     /// What tells its bytes from all others.

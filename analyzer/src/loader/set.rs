@@ -315,13 +315,13 @@ impl LoadedSet {
         loaded_by: Option<FileIndex>,
         alternative_of: Option<FileIndex>,
     ) -> FileIndex {
-        if let Some(known) = self.by_id.get(&file.id) {
+        if let Some(known) = self.by_id.get(&file.id()) {
             return *known;
         }
         let index = FileIndex(self.files.len());
         file.loaded_by = loaded_by;
         file.alternative_of = alternative_of;
-        self.by_id.insert(file.id, index);
+        self.by_id.insert(file.id(), index);
         // The program's and the variants' names are nobody's dependencies; a library's DT_SONAME is one of its names.
         if let Some(soname) = file.needs.soname.clone().filter(|_| alternative_of.is_none()) {
             self.by_name.entry(soname).or_insert(index);

@@ -41,16 +41,16 @@ pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
         let name = SyscallNr::EXECVE.to_string();
         policy.allowed.entry(SyscallNr::EXECVE).or_insert(AllowedCall { name, evidence });
     }
-    if !command.ignore_unresolved && !policy.unresolved.is_empty() {
+    if !command.filter.ignore_unresolved && !policy.unresolved.is_empty() {
         return Err(Failure::Unresolved { path: command.file.clone(), sites: policy.unresolved });
     }
-    let options = FilterOptions { action: command.action, failing: flags.failing(), ..FilterOptions::default() };
+    let options = FilterOptions { action: command.filter.action, failing: flags.failing(), ..FilterOptions::default() };
     let refused = |source| Failure::Refused { path: command.file.clone(), source };
     let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
     let profile = Profile { program: &command.file, policy: &policy, filter: &filter };
     let bytes = profile.write(command.format)?;
     let Some(path) = &command.output else { return Ok(bytes) };
-    std::fs::write(path, bytes).map_err(|source| Failure::Unwritable { path: path.clone(), source })?;
+    program::write(path, bytes)?;
     Ok(Vec::new())
 }
 

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use chestnut_analyzer::Session;
 use chestnut_analyzer::loader::{host_path, identity};
 use chestnut_analyzer::policy::{Policy, UnresolvedSite};
-use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::{AnalysisError, one_line, unresolved_text};
 use chestnut_rewriter::output::{self, FileError, Input};
 use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, RecordedFile};
@@ -64,8 +63,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hardened { policy, warnings } => {
-                let blocked = SyscallNr::all_known().filter(|call| !policy.allowed.contains_key(call)).count();
-                write!(f, "{} system calls allowed, {blocked} blocked", policy.allowed.len())?;
+                write!(f, "{} system calls allowed, {} blocked", policy.allowed.len(), policy.blocked())?;
                 warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
             }
             Self::Unchanged => f.write_str("done before"),
@@ -89,19 +87,22 @@ pub(super) fn harden(command: &Harden, program: &Program, session: &Session) -> 
 fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outcome, Refusal> {
     let mut input = output::read(&program.path)?;
     let options = FilterOptions {
-        action: command.action,
+        action: command.filter.action,
         failing: command.analysis.failing(),
         made_with: MadeWith {
             flags: command.analysis.words(),
-            ignore_unresolved: command.ignore_unresolved,
+            ignore_unresolved: command.filter.ignore_unresolved,
             ..MadeWith::default()
         },
     };
     let was_patched = chestnut_rewriter::is_patched(&input.bytes)?;
-    let there = if command.in_place { Some(input.bytes.clone()) } else { std::fs::read(&program.output).ok() };
-    if was_patched {
-        input.bytes = chestnut_rewriter::unpatch(&input.bytes)?;
-    }
+    let patched = if was_patched {
+        let original = chestnut_rewriter::unpatch(&input.bytes)?;
+        Some(std::mem::replace(&mut input.bytes, original))
+    } else {
+        None
+    };
+    let there = if command.in_place { patched } else { std::fs::read(&program.output).ok() };
     if !command.again && there.is_some_and(|there| is_done(command, program, &input, &there, &options)) {
         return Ok(Outcome::Unchanged);
     }
@@ -111,7 +112,7 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     }
     let original = was_patched.then_some(input.bytes.as_slice());
     let policy = command.analysis.analyze_in(session, &program.path, original)?;
-    if !policy.unresolved.is_empty() && !command.ignore_unresolved {
+    if !policy.unresolved.is_empty() && !command.filter.ignore_unresolved {
         return Err(Refusal::Unresolved { path: program.path.clone(), sites: policy.unresolved });
     }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &options)?;

@@ -7,12 +7,14 @@ use std::path::Path;
 
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::output::FileError;
 use serde_json::{Value, json};
 
 use super::program::Outcome;
 use super::tree::Program;
 use crate::analyze::count;
 use crate::failure::Failure;
+use crate::program;
 use crate::style::Style;
 
 /// Outcomes in the order of the programs' paths; libraries are left out.
@@ -46,10 +48,9 @@ impl<'run> Summary<'run> {
     /// Calls blocked of those that are known, as a share of 100, over the programs that were patched now.
     fn mean_blocked(&self) -> Option<f64> {
         let known: f64 = u32::try_from(SyscallNr::all_known().count()).ok()?.into();
-        let blocked = |policy: &Policy| SyscallNr::all_known().filter(|nr| !policy.allowed.contains_key(nr)).count();
         let shares: Vec<f64> = self
             .policies()
-            .filter_map(|(_, policy)| Some(f64::from(u32::try_from(blocked(policy)).ok()?) / known))
+            .filter_map(|(_, policy)| Some(f64::from(u32::try_from(policy.blocked()).ok()?) / known))
             .collect();
         let number: f64 = u32::try_from(shares.len()).ok().filter(|number| *number > 0)?.into();
         Some(100.0 * shares.iter().sum::<f64>() / number)
@@ -85,9 +86,8 @@ impl<'run> Summary<'run> {
     pub(super) fn write(&self, folder: &Path) -> Result<(), Failure> {
         let write = |path: &Path, text: String| {
             let parent = path.parent().unwrap_or(folder);
-            std::fs::create_dir_all(parent)
-                .and_then(|()| std::fs::write(path, text))
-                .map_err(|source| Failure::Unwritable { path: path.to_owned(), source })
+            std::fs::create_dir_all(parent).map_err(|source| FileError::Write { path: parent.to_owned(), source })?;
+            program::write(path, text)
         };
         write(&folder.join("summary.json"), self.json())?;
         for (_, policy) in self.policies() {

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::loader::host_path;
+use chestnut_rewriter::output::FileError;
 use walkdir::WalkDir;
 
 use crate::arguments::Harden;
@@ -40,7 +41,7 @@ impl Program {
 /// The programs that the arguments are about.
 pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
     let root = command.analysis.root.as_path();
-    let unreadable = |path: &Path, source| Failure::Unreadable { path: path.to_owned(), source };
+    let unreadable = |path: &Path, source| FileError::Read { path: path.to_owned(), source };
     let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
     let (paths, is_named) = match &command.list {
         Some(list) => (listed(&root, list)?, true),
@@ -57,7 +58,7 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
             }
             // It has gone since the tree was read.
             Err(error) if !is_named && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(unreadable(&path, source)),
+            Err(source) => return Err(unreadable(&path, source).into()),
         }
     }
     let place = |path: &PathBuf| match &command.out {
@@ -81,12 +82,13 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
 
 /// The files that a list names, a path of the tree a line; links are followed within the tree.
 fn listed(root: &Path, list: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let text = std::fs::read_to_string(list).map_err(|source| Failure::Unreadable { path: list.to_owned(), source })?;
+    let text = std::fs::read_to_string(list).map_err(|source| FileError::Read { path: list.to_owned(), source })?;
     let paths = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     paths
         .map(|line| {
             let path = Path::new("/").join(line);
-            host_path(root, &path).map_err(|source| Failure::Unreadable { path: PathBuf::from(line), source })
+            let unreadable = |source| FileError::Read { path: PathBuf::from(line), source };
+            Ok(host_path(root, &path).map_err(unreadable)?)
         })
         .collect()
 }
@@ -102,7 +104,7 @@ fn all(root: &Path, except: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
             Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => continue,
             Err(error) => {
                 let path = error.path().unwrap_or(root).to_owned();
-                return Err(Failure::Unreadable { path, source: error.into() });
+                return Err(FileError::Read { path, source: error.into() }.into());
             }
         };
         let is_executable = |mode: u32| mode & 0o111 != 0;

@@ -88,7 +88,6 @@ mod tests {
     use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext, ScmpSyscall};
 
     use super::super::action::Action;
-    use super::super::instruction::{Comparison, Operand, Operation};
     use super::super::interpreter::SeccompData;
     use super::*;
 
@@ -156,31 +155,9 @@ mod tests {
 
     /// What `tree.rs` says that the kernel pays.
     fn cost(program: &Program) -> usize {
-        let steps: usize = (0..=SyscallNr::highest_known().0).map(|nr| steps_of(program, nr)).sum();
+        let numbers = 0..=SyscallNr::highest_known().0;
+        let steps: usize = numbers.map(|nr| program.walk(&SeccompData::of_call(nr)).1).sum();
         program.instructions().len() * usize::try_from(tree::INSTRUCTION).unwrap() + steps
-    }
-
-    fn steps_of(program: &Program, nr: u32) -> usize {
-        let (mut at, mut steps, mut a) = (0, 0, 0);
-        loop {
-            steps += 1;
-            at += 1;
-            match program.operations()[at - 1] {
-                Operation::LoadData(offset) => a = if offset == 0 { nr } else { AUDIT_ARCH_X86_64 },
-                Operation::Jump(skipped) => at += usize::try_from(skipped).unwrap(),
-                Operation::JumpIf { test, operand: Operand::Constant(k), jt, jf } => {
-                    let holds = match test {
-                        Comparison::Equal => a == k,
-                        Comparison::Greater => a > k,
-                        Comparison::GreaterOrEqual => a >= k,
-                        Comparison::AnyBit => a & k != 0,
-                    };
-                    at += usize::from(if holds { jt } else { jf });
-                }
-                Operation::Return(_) => return steps,
-                other => panic!("{other:?}"),
-            }
-        }
     }
 
     /// libseccomp compiled both, and has been tested by many: it knows nothing of our tree.

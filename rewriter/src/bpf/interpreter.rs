@@ -94,11 +94,17 @@ impl Program {
     /// What the filter says to a call.
     #[must_use]
     pub fn run(&self, data: &SeccompData) -> u32 {
-        let mut state = State::default();
+        self.walk(data).0
+    }
+
+    /// What the filter says to a call, and how many instructions that takes.
+    pub(super) fn walk(&self, data: &SeccompData) -> (u32, usize) {
+        let (mut state, mut steps) = (State::default(), 0);
         let mut rest = self.operations().iter();
         // Jumps only go forward, so the iterator is the program counter, and a valid program returns before its end.
         while let Some(operation) = rest.next() {
             let mut skip = 0;
+            steps += 1;
             match *operation {
                 Operation::LoadData(offset) => state.a = data.word(offset).unwrap_or(0),
                 Operation::LoadConstant(k) => state.a = k,
@@ -111,15 +117,15 @@ impl Program {
                 Operation::StoreX(word) => state.store(word, state.x),
                 Operation::Alu(operation, operand) => match state.alu(operation, state.operand(operand)) {
                     Some(value) => state.a = value,
-                    None => return 0,
+                    None => return (0, steps),
                 },
                 Operation::Negate => state.a = state.a.wrapping_neg(),
                 Operation::Jump(skipped) => skip = skipped,
                 Operation::JumpIf { test, operand, jt, jf } => {
                     skip = u32::from(if state.holds(test, state.operand(operand)) { jt } else { jf });
                 }
-                Operation::Return(k) => return k,
-                Operation::ReturnA => return state.a,
+                Operation::Return(k) => return (k, steps),
+                Operation::ReturnA => return (state.a, steps),
                 Operation::CopyToX => state.x = state.a,
                 Operation::CopyFromX => state.a = state.x,
             }
@@ -127,7 +133,7 @@ impl Program {
                 rest.nth(usize::try_from(last_skipped).unwrap_or(usize::MAX));
             }
         }
-        0
+        (0, steps)
     }
 }
 

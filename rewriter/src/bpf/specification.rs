@@ -90,6 +90,12 @@ impl Specification {
         &self.allowed
     }
 
+    /// How many of the calls that are known are not allowed.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        SyscallNr::all_known().filter(|call| !self.allowed.contains(call)).count()
+    }
+
     /// Calls that fail, with their error numbers.
     #[must_use]
     pub fn failing(&self) -> &BTreeMap<SyscallNr, u16> {
