@@ -55,8 +55,9 @@ lint:
 	RUSTFLAGS='--cfg stub_image --cfg stub_trap' CHESTNUT_CALL_NAMES=/dev/null \
 		cargo clippy -p chestnut-stub --target-dir $(TARGET)/stub-image -- -D warnings
 
+# What tests find is kept beside what they are built to.
 unit:
-	cargo test --workspace
+	XDG_CACHE_HOME=$(abspath $(TARGET))/cache cargo test --workspace
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps

@@ -18,8 +18,8 @@ use crate::mapping::Mapping;
 use crate::policy::{
     AllowedCall, Assumption, AssumptionKind, CodeLocation, Evidence, FileIdentity, POLICY_FORMAT, Policy,
 };
+use crate::session::Session;
 use crate::startup::Start;
-use crate::summaries::Summaries;
 use crate::syscall::SyscallNr;
 use crate::world::{Part, Subject, World};
 
@@ -89,37 +89,14 @@ pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
     Session::default().analyze(program, options)
 }
 
-/// Analyses of several programs, which share what is known of the files that more than one of them loads. Some may be
-/// under way at the same time.
-#[derive(Debug, Default)]
-pub struct Session {
-    summaries: Summaries,
-}
-
-/// What a session remembers between analyses: of files of so many bytes together. A summary takes about five times the
-/// bytes of its file.
-const REMEMBERED: u64 = 128 << 20;
-
-impl Session {
-    /// Computes the policy of `program`.
-    ///
-    /// # Errors
-    ///
-    /// As [`analyze`].
-    pub fn analyze(&self, program: &Path, options: &Options) -> Result<Policy, Error> {
-        let policy = analyze_with(&self.summaries, program, options);
-        self.summaries.shrink(REMEMBERED);
-        policy
-    }
-}
-
-fn analyze_with(summaries: &Summaries, program: &Path, options: &Options) -> Result<Policy, Error> {
+/// The same, with what is known of the files already.
+pub(crate) fn analyze_in(session: &Session, program: &Path, options: &Options) -> Result<Policy, Error> {
     let original = options.original.clone().map(Mapping::from);
     let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
-    let part = World::load(subject.clone(), options)?.solve(summaries)?;
+    let part = World::load(subject.clone(), options)?.solve(session)?;
     let mut analysis = Analysis {
         options,
-        summaries,
+        session,
         own: own_path(&part),
         subject,
         done: BTreeSet::new(),
@@ -157,7 +134,7 @@ struct ExecutedPart {
 
 struct Analysis<'o> {
     options: &'o Options,
-    summaries: &'o Summaries,
+    session: &'o Session,
     own: PathBuf,
     /// The program itself.
     subject: Subject,
@@ -270,11 +247,11 @@ impl Analysis<'_> {
             })
             .collect();
         let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
-        self.summaries.prepare(worlds.flat_map(|world| world.files().files()));
-        let summaries = self.summaries;
+        let session = self.session;
+        session.summaries().prepare(worlds.flat_map(|world| world.unknown_files(session)));
         let solved: Vec<_> = loaded
             .into_par_iter()
-            .map(|(candidate, filter, world)| (candidate, filter, world.and_then(|world| world.solve(summaries))))
+            .map(|(candidate, filter, world)| (candidate, filter, world.and_then(|world| world.solve(session))))
             .collect();
         let mut parts = Vec::new();
         for (Candidate { path, by }, filter, part) in solved {
@@ -313,7 +290,7 @@ impl Analysis<'_> {
         };
         let subject =
             Subject { path: path.clone(), original: None, is_own: false, start: Start::UpToEntry, is_loader: true };
-        let part = World::load(subject, self.options)?.solve(self.summaries)?;
+        let part = World::load(subject, self.options)?.solve(self.session)?;
         self.parts.push(ExecutedPart { path, part, filter: None, is_loader: true });
         Ok(())
     }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Vaddr;
 use crate::callers::Callers;
 use crate::guards::Guards;
@@ -19,7 +21,7 @@ use crate::value::Atom;
 const X32_BIT: u32 = 0x4000_0000;
 
 /// The calls that reached sites make.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Calls {
     /// Calls by number, each with the first site found.
     pub allowed: BTreeMap<SyscallNr, AllowedCall>,

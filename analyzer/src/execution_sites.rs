@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
 use crate::callers::Callers;
@@ -63,7 +64,7 @@ const PLAIN: [&[u8]; 2] = [b"execve", b"execveat"];
 const EMPTY_PATH: u64 = 0x1000;
 
 /// A program as code names it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ExecutedName {
     /// A path.
     Path(Vec<u8>),
@@ -72,7 +73,7 @@ pub enum ExecutedName {
 }
 
 /// What a program executes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Executions {
     /// Names that are known, each with one place.
     pub names: BTreeMap<ExecutedName, CodeLocation>,

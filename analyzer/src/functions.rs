@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
 use crate::elf::{FrameDescription, GoFunction, Image};
@@ -25,7 +26,7 @@ use followed::Followed;
 use gaps::Gaps;
 
 /// Index of a function in its module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FunctionId(pub u32);
 
 /// How the start of a function is known.

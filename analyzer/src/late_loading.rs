@@ -12,10 +12,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::reachability::Reachable;
 
 /// Which exports of a library that is loaded by name may be looked up.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Exports {
     /// Those whose name stands in a text that is reached.
     Named,
@@ -40,12 +42,9 @@ pub struct Request {
 
 /// Libraries that reached texts name.
 #[must_use]
-pub fn named_libraries(reached: &Reachable<'_>) -> BTreeSet<Request> {
+pub fn named_libraries(reached: &Reachable<'_>) -> BTreeSet<String> {
     let texts = reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok());
-    texts
-        .filter(|text| is_library_name(text))
-        .map(|text| Request { name: text.to_owned(), exports: Exports::Named })
-        .collect()
+    texts.filter(|text| is_library_name(text)).map(str::to_owned).collect()
 }
 
 /// Whether a text can only be meant as a library's file name.

@@ -14,7 +14,7 @@ use crate::program::{Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Phase, Root};
 
 /// Since when a program has the filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Start {
     /// The stub installs it at the entry point.
     AtEntry,

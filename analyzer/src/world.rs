@@ -10,28 +10,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::analysis::Options;
-use crate::callers::Callers;
+use crate::cache::Key;
 use crate::converters;
 use crate::elf::{Image, SymbolKind};
 use crate::error::Error;
-use crate::evidence::{self, Calls};
-use crate::execution_sites::{self, Executions};
-use crate::guards::{GuardId, Guards};
-use crate::late_loading::{
-    Exports, Request, configured_services, converter_folder, loads_name_services, name_service_module, named_libraries,
-};
-use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedSet, load_closure};
+use crate::evidence::Calls;
+use crate::execution_sites::Executions;
+use crate::late_loading::{Exports, Request, configured_services, name_service_module};
+use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
 use crate::mapping::Mapping;
-use crate::note_warnings;
-use crate::open_sites::{self, OpenSites};
 use crate::policy::{Assumption, AssumptionKind};
-use crate::program::{Definition, Module, ModuleId, ModuleRole, Program};
-use crate::reachability::{Phase, Reachable, Root};
-use crate::solver::{Surroundings, solve};
+use crate::program::{Module, ModuleRole, Program};
+use crate::reachability::{Phase, Root};
+use crate::round::{self, Brings, Findings, Names, Outcome};
+use crate::session::Session;
 use crate::startup::{self, Start};
-use crate::summaries::Summaries;
 use crate::summary::ModuleSummary;
 
 /// Whose process it is.
@@ -65,10 +61,7 @@ struct Brought {
     /// Libraries that came by name, with what may be looked up in them.
     later: BTreeMap<FileIndex, BTreeSet<Exports>>,
     handled: BTreeSet<Request>,
-    /// Modules that look up symbols whose names are not known: every text of theirs may be one.
-    open_lookups: BTreeSet<ModuleId>,
-    /// Symbols that are looked up by a known name.
-    symbols: BTreeSet<Vec<u8>>,
+    names: Names,
     imports_of_converters: BTreeSet<Vec<u8>>,
     assumptions: BTreeSet<Assumption>,
 }
@@ -85,25 +78,23 @@ pub(crate) struct World<'o> {
     brought: Brought,
 }
 
-/// What names can mean at run time.
-struct Lookups<'w, 'data> {
-    world: &'w World<'w>,
-    program: &'w Program<'data>,
+/// Everything that the findings of a round depend on.
+#[derive(Serialize)]
+struct Inputs<'w> {
+    start: Start,
+    is_loader: bool,
+    /// In the loader's scope order.
+    modules: Vec<InputModule<'w>>,
+    names: &'w Names,
+    imports_of_converters: &'w BTreeSet<Vec<u8>>,
 }
 
-impl Surroundings for Lookups<'_, '_> {
-    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.looks_up_anything(holder) || self.is_looked_up(name);
-        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
-    }
-
-    fn is_looked_up(&self, name: &[u8]) -> bool {
-        self.world.brought.symbols.contains(name)
-    }
-
-    fn looks_up_anything(&self, module: ModuleId) -> bool {
-        self.world.brought.open_lookups.contains(&module)
-    }
+#[derive(Serialize)]
+struct InputModule<'w> {
+    path: &'w Path,
+    sha256: &'w str,
+    role: ModuleRole,
+    exports: Option<&'w BTreeSet<Exports>>,
 }
 
 impl<'o> World<'o> {
@@ -147,41 +138,84 @@ impl<'o> World<'o> {
         Self { options, subject, root: options.root().to_owned(), files, summaries: Vec::new(), brought }
     }
 
-    /// Computes what the process can do; `summaries` has what is known of files already.
-    pub(crate) fn solve(mut self, summaries: &Summaries) -> Result<Part, Error> {
+    /// Computes what the process can do; `session` has what is known of files already.
+    pub(crate) fn solve(mut self, session: &Session) -> Result<Part, Error> {
         loop {
-            let mappings = self.mappings();
-            let images = self.images(&mappings, summaries)?;
-            let (linked, order) = self.link(images);
-            let roots = self.roots(&linked, &order);
-            let guards = Guards::new(&linked);
-            let reached = solve(&linked, &roots, &guards, &Lookups { world: &self, program: &linked });
-            let callers = Callers::new(&linked, &reached, &self.brought.symbols);
-            let open = open_sites::find(&linked, &reached, &callers);
-            let wanted = self.wanted(&reached, &open);
-            let is_known = wanted.is_subset(&self.brought.handled)
-                && open.modules_with_open_lookups.is_subset(&self.brought.open_lookups)
-                && open.symbols.is_subset(&self.brought.symbols);
-            if is_known {
-                let calls = evidence::calls(&linked, &reached, &callers, &guards);
-                let executions = execution_sites::find(&callers, &calls.executions);
-                let mut assumptions = self.brought.assumptions.clone();
-                assumptions.extend(open.assumptions);
-                assumptions.extend(note_warnings::find(&linked, &reached));
-                assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
+            let key = self.key(session);
+            let recalled = self.recall(session, key);
+            let (findings, wanted) = match recalled {
+                Some(known) => known,
+                None => self.compute(session, key)?,
+            };
+            let Findings { brings, outcome } = findings;
+            if let Some(Outcome { calls, executions, mut assumptions }) = outcome.filter(|_| self.has(&brings, &wanted))
+            {
+                assumptions.extend(self.brought.assumptions.iter().cloned());
                 return Ok(Part { files: self.files, calls, executions, assumptions, brought: self.brought });
             }
-            self.brought.open_lookups.extend(open.modules_with_open_lookups);
-            self.brought.symbols.extend(open.symbols);
+            self.brought.names.open_lookups.extend(brings.open_lookups);
+            self.brought.names.symbols.extend(brings.symbols);
             for request in wanted {
                 self.handle(request)?;
             }
         }
     }
 
-    /// The files that are loaded so far.
-    pub(crate) const fn files(&self) -> &LoadedSet {
-        &self.files
+    /// What is to be known of the files for the next round: of none if its findings are.
+    pub(crate) fn unknown_files(&self, session: &Session) -> &[LoadedFile] {
+        let is_known = self.key(session).zip(session.cache()).is_some_and(|(key, cache)| cache.has(key));
+        if is_known { &[] } else { self.files.files() }
+    }
+
+    /// What the findings of the next round are kept under, if they are.
+    fn key(&self, session: &Session) -> Option<Key> {
+        session.cache()?;
+        session.identify(self.files.files());
+        let module = |index: FileIndex| {
+            let file = self.files.file(index)?;
+            let (path, sha256) = (file.path(), file.identity().sha256.as_str());
+            Some(InputModule { path, sha256, role: self.role(index, file), exports: self.brought.later.get(&index) })
+        };
+        Key::new(&Inputs {
+            start: self.subject.start,
+            is_loader: self.subject.is_loader,
+            modules: self.scope_order().into_iter().filter_map(module).collect(),
+            names: &self.brought.names,
+            imports_of_converters: &self.brought.imports_of_converters,
+        })
+    }
+
+    /// The findings of this round if they are known, and what they ask for.
+    fn recall(&self, session: &Session, key: Option<Key>) -> Option<(Findings, BTreeSet<Request>)> {
+        let findings: Findings = session.cache()?.get(key?)?;
+        let wanted = self.wanted(&findings.brings);
+        // When it was played, more was there to bring.
+        let is_incomplete = findings.outcome.is_none() && self.has(&findings.brings, &wanted);
+        (!is_incomplete).then_some((findings, wanted))
+    }
+
+    /// Plays this round.
+    fn compute(&mut self, session: &Session, key: Option<Key>) -> Result<(Findings, BTreeSet<Request>), Error> {
+        let mappings = self.mappings();
+        let images = self.images(&mappings, session)?;
+        let (linked, order) = self.link(images);
+        let roots = self.roots(&linked, &order);
+        let mut wanted = BTreeSet::new();
+        let findings = round::play(&linked, &roots, &self.brought.names, |brings| {
+            wanted = self.wanted(brings);
+            self.has(brings, &wanted)
+        });
+        if let Some((key, cache)) = key.zip(session.cache()) {
+            cache.put(key, &findings);
+        }
+        Ok((findings, wanted))
+    }
+
+    /// Whether all that a round brings is there.
+    fn has(&self, brings: &Brings, wanted: &BTreeSet<Request>) -> bool {
+        wanted.is_subset(&self.brought.handled)
+            && brings.open_lookups.is_subset(&self.brought.names.open_lookups)
+            && brings.symbols.is_subset(&self.brought.names.symbols)
     }
 
     /// What glibc's loader calls in the C library at start (`elf/dl-call-libc-early-init.c`). A system without one has
@@ -212,7 +246,7 @@ impl<'o> World<'o> {
     }
 
     /// Parses every file, and analyses those that are new.
-    fn images<'m>(&mut self, mappings: &'m [Mapping], summaries: &Summaries) -> Result<Vec<Image<'m>>, Error> {
+    fn images<'m>(&mut self, mappings: &'m [Mapping], session: &Session) -> Result<Vec<Image<'m>>, Error> {
         let parsed: Result<Vec<Image<'m>>, Error> = mappings
             .par_iter()
             .zip(self.files.files())
@@ -223,7 +257,7 @@ impl<'o> World<'o> {
         let images = parsed?;
         let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
         let new: Vec<_> = files.collect();
-        let mut found = new.par_iter().map(|(image, file)| summaries.of(file.contents(), image)).collect();
+        let mut found = new.par_iter().map(|(image, file)| session.summaries().of(file.contents(), image)).collect();
         self.summaries.append(&mut found);
         Ok(images)
     }
@@ -234,22 +268,26 @@ impl<'o> World<'o> {
         let mut images: Vec<Option<Image<'m>>> = images.into_iter().map(Some).collect();
         let modules = order.iter().filter_map(|&index| {
             let file = self.files.file(index)?;
-            let role = if self.subject.is_loader {
-                if index == self.files.program() { ModuleRole::Interpreter } else { ModuleRole::Needed }
-            } else if index == self.files.program() {
-                ModuleRole::Main
-            } else if file.is_interpreter() {
-                ModuleRole::Interpreter
-            } else if self.files.scope().contains(&index) {
-                ModuleRole::Needed
-            } else {
-                ModuleRole::LoadedLater
-            };
+            let role = self.role(index, file);
             let image = images.get_mut(index.0)?.take()?;
             let summary = Arc::clone(self.summaries.get(index.0)?);
             Some(Module { path: file.path().to_owned(), role, image, summary })
         });
         (Program::new(modules.collect()), order)
+    }
+
+    fn role(&self, index: FileIndex, file: &LoadedFile) -> ModuleRole {
+        if self.subject.is_loader {
+            if index == self.files.program() { ModuleRole::Interpreter } else { ModuleRole::Needed }
+        } else if index == self.files.program() {
+            ModuleRole::Main
+        } else if file.is_interpreter() {
+            ModuleRole::Interpreter
+        } else if self.files.scope().contains(&index) {
+            ModuleRole::Needed
+        } else {
+            ModuleRole::LoadedLater
+        }
     }
 
     fn scope_order(&self) -> Vec<FileIndex> {
@@ -289,20 +327,19 @@ impl<'o> World<'o> {
         roots
     }
 
-    /// What a round brings.
-    fn wanted(&self, reached: &Reachable<'_>, open: &OpenSites) -> BTreeSet<Request> {
-        let mut wanted = named_libraries(reached);
-        let named = open.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
-        wanted.extend(named);
-        if open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad) {
-            let texts: Vec<&str> = reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok()).collect();
+    /// The libraries that what a round brings may mean on this system.
+    fn wanted(&self, brings: &Brings) -> BTreeSet<Request> {
+        let named = brings.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
+        let mut wanted: BTreeSet<Request> = named.collect();
+        if let Some(texts) = &brings.texts {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let names = self.files.plug_ins(&texts).into_iter();
             wanted.extend(names.map(|name| Request { name, exports: Exports::PlugIn }));
         }
-        if loads_name_services(reached) {
+        if brings.name_services {
             wanted.extend(self.services().iter().map(|service| name_service_module(service)));
         }
-        if let Some(folder) = converter_folder(reached) {
+        if let Some(folder) = &brings.converters {
             wanted.insert(Request { name: folder.to_string_lossy().into_owned(), exports: Exports::Converters });
         }
         wanted

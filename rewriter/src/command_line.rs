@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
-use chestnut_analyzer::{ExecMode, ExecTarget, Options, Session};
+use chestnut_analyzer::{Cache, CacheError, ExecMode, ExecTarget, Options, Session};
 use clap::{Args, Parser};
 
 use crate::bpf::errno;
@@ -45,6 +45,38 @@ pub struct AnalysisFlags {
     /// execution fail, with EACCES or the error that is named.
     #[arg(long, value_name = "follow|deny[:ERRNO]", default_value = "follow")]
     pub exec: Execution,
+
+    /// Where findings are kept for other runs.
+    #[command(flatten)]
+    pub cache: CacheFlags,
+}
+
+/// Where findings about files are kept.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CacheFlags {
+    /// Keeps findings in this folder, for other runs that meet the same files, instead of chestnut/ in $XDG_CACHE_HOME
+    /// or ~/.cache.
+    #[arg(long = "cache", value_name = "DIR", conflicts_with = "is_off")]
+    pub folder: Option<PathBuf>,
+
+    /// Uses no findings of other runs, and keeps none.
+    #[arg(long = "no-cache")]
+    pub is_off: bool,
+}
+
+impl CacheFlags {
+    /// What the flags mean.
+    ///
+    /// # Errors
+    ///
+    /// The folder that they name cannot be made, or others can write to it.
+    pub fn session(&self) -> Result<Session, AnalysisError> {
+        Ok(Session::with_cache(match &self.folder {
+            _ if self.is_off => None,
+            Some(folder) => Some(Cache::open(folder)?),
+            None => Cache::of_user(),
+        }))
+    }
 }
 
 /// The flags alone.
@@ -101,13 +133,19 @@ pub enum AnalysisError {
     /// The analyzer refuses.
     #[error(transparent)]
     Analyzer(#[from] chestnut_analyzer::Error),
+    /// The folder for findings cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 impl AnalysisError {
     /// Whether the command line, or a file that one of its flags names, is wrong, and not the program.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::DeniedTarget(_) | Self::Analyzer(chestnut_analyzer::Error::ExecTarget { .. }))
+        match self {
+            Self::DeniedTarget(_) | Self::Cache(_) => true,
+            Self::Analyzer(error) => matches!(error, chestnut_analyzer::Error::ExecTarget { .. }),
+        }
     }
 }
 
@@ -119,7 +157,7 @@ impl AnalysisFlags {
     ///
     /// The analyzer's reason, or flags that contradict each other.
     pub fn analyze(&self, program: &Path, original: Option<&[u8]>) -> Result<Policy, AnalysisError> {
-        self.analyze_in(&Session::default(), program, original)
+        self.analyze_in(&self.cache.session()?, program, original)
     }
 
     /// The same for one of many programs.
@@ -198,6 +236,7 @@ impl AnalysisFlags {
         let Parsed { mut flags } = Parsed::try_parse_from(all)?;
         flags.nss = self.nss.clone().or(flags.nss);
         flags.root.clone_from(&self.root);
+        flags.cache.clone_from(&self.cache);
         if self.exec != Execution::Follow {
             flags.exec_target.clone_from(&self.exec_target);
         }

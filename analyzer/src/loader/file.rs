@@ -185,7 +185,12 @@ impl LoadedFile {
 
     /// What a policy records of it. Computed once; see [`super::LoadedSet::identities`] for all files at a time.
     pub fn identity(&self) -> &FileIdentity {
-        self.identity.get_or_init(|| identity(&self.place.path, &self.data))
+        self.identity_by(|| identity(&self.place.path, &self.data))
+    }
+
+    /// The same, computed by `compute` unless it is known.
+    pub(crate) fn identity_by(&self, compute: impl FnOnce() -> FileIdentity) -> &FileIdentity {
+        self.identity.get_or_init(compute)
     }
 }
 

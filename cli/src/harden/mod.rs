@@ -27,7 +27,7 @@ use tree::Program;
 pub(crate) fn run(command: &Harden, style: Style, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let programs = tree::programs(command)?;
     let jobs = command.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (session, next, done) = (Session::default(), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (session, next, done) = (session(command)?, AtomicUsize::new(0), Mutex::new(Vec::new()));
     let bar = progress(programs.len());
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, programs.len().max(1)) {
@@ -47,6 +47,11 @@ pub(crate) fn run(command: &Harden, style: Style, messages: &Messages) -> Result
     }
     let text = if command.json { summary.json() } else { summary.text(style) };
     Ok((text, if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+fn session(command: &Harden) -> Result<Session, Failure> {
+    let unusable = |source| Failure::Analysis { path: command.analysis.root.clone(), source };
+    command.analysis.cache.session().map_err(unusable)
 }
 
 /// Drawn on a terminal only, with the time that is left.

@@ -1,0 +1,122 @@
+//! One round: what a process can do with the files that are loaded so far, and what that brings.
+//!
+//! Input: a [`Program`], its roots, and [`Names`]. Output: [`Findings`]. They depend on nothing else, and nothing here
+//! looks at the system, so that they can be kept for the next run ([`crate::cache`]).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::callers::Callers;
+use crate::evidence::{self, Calls};
+use crate::execution_sites::{self, Executions};
+use crate::guards::{GuardId, Guards};
+use crate::late_loading::{converter_folder, loads_name_services, named_libraries};
+use crate::note_warnings;
+use crate::open_sites;
+use crate::policy::{Assumption, AssumptionKind};
+use crate::program::{Definition, ModuleId, ModuleRole, Program};
+use crate::reachability::{Reachable, Root};
+use crate::solver::{Surroundings, solve};
+
+/// What names can mean at run time, as far as earlier rounds have found out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Names {
+    /// Modules that look up symbols whose names are not known: every text of theirs may be one.
+    pub(crate) open_lookups: BTreeSet<ModuleId>,
+    /// Symbols that are looked up by a known name.
+    pub(crate) symbols: BTreeSet<Vec<u8>>,
+}
+
+/// What a round says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    /// For the next round, if it is more than is there.
+    pub(crate) brings: Brings,
+    /// What the process can do; only if there is nothing more to bring.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// What reached code loads and looks up.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Brings {
+    /// Libraries that texts or constant arguments name.
+    pub(crate) libraries: BTreeSet<String>,
+    /// Symbols that are looked up by a constant name.
+    pub(crate) symbols: BTreeSet<Vec<u8>>,
+    /// Modules that look up symbols whose names are not known.
+    pub(crate) open_lookups: BTreeSet<ModuleId>,
+    /// Every text that is reached, if a library is loaded whose name is not known: it may be put together from these.
+    pub(crate) texts: Option<Vec<String>>,
+    /// Whether the C library may load modules for name services.
+    pub(crate) name_services: bool,
+    /// Where the C library finds character set converters, if it may load some.
+    pub(crate) converters: Option<PathBuf>,
+}
+
+/// What a process can do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) calls: Calls,
+    pub(crate) executions: Executions,
+    pub(crate) assumptions: BTreeSet<Assumption>,
+}
+
+/// Computes what is reached. `is_last` says whether all that this brings is there.
+pub(crate) fn play(
+    program: &Program<'_>,
+    roots: &[Root],
+    names: &Names,
+    is_last: impl FnOnce(&Brings) -> bool,
+) -> Findings {
+    let guards = Guards::new(program);
+    let reached = solve(program, roots, &guards, &Lookups { names, program });
+    let callers = Callers::new(program, &reached, &names.symbols);
+    let open = open_sites::find(program, &reached, &callers);
+    let mut libraries = named_libraries(&reached);
+    libraries.extend(open.libraries);
+    let loads_unknown = open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad);
+    let brings = Brings {
+        libraries,
+        symbols: open.symbols,
+        open_lookups: open.modules_with_open_lookups,
+        texts: loads_unknown.then(|| texts(&reached)),
+        name_services: loads_name_services(&reached),
+        converters: converter_folder(&reached),
+    };
+    let outcome = is_last(&brings).then(|| {
+        let calls = evidence::calls(program, &reached, &callers, &guards);
+        let executions = execution_sites::find(&callers, &calls.executions);
+        let mut assumptions = open.assumptions;
+        assumptions.extend(note_warnings::find(program, &reached));
+        assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
+        Outcome { calls, executions, assumptions }
+    });
+    Findings { brings, outcome }
+}
+
+fn texts(reached: &Reachable<'_>) -> Vec<String> {
+    reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok()).map(str::to_owned).collect()
+}
+
+/// What names can mean at run time.
+struct Lookups<'r, 'data> {
+    names: &'r Names,
+    program: &'r Program<'data>,
+}
+
+impl Surroundings for Lookups<'_, '_> {
+    fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
+        let anywhere = self.looks_up_anything(holder) || self.is_looked_up(name);
+        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
+    }
+
+    fn is_looked_up(&self, name: &[u8]) -> bool {
+        self.names.symbols.contains(name)
+    }
+
+    fn looks_up_anything(&self, module: ModuleId) -> bool {
+        self.names.open_lookups.contains(&module)
+    }
+}

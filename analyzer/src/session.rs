@@ -1,0 +1,73 @@
+//! What analyses of several programs share: what is known of the files that more than one of them loads.
+//!
+//! Input: files. Output: their summaries and identities, each made once, and results of earlier runs.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::analysis::{self, Options};
+use crate::cache::Cache;
+use crate::error::Error;
+use crate::loader::{Contents, LoadedFile};
+use crate::policy::{FileIdentity, Policy};
+use crate::summaries::Summaries;
+
+/// What a session remembers between analyses: of files of so many bytes together. A summary takes about five times the
+/// bytes of its file.
+const REMEMBERED: u64 = 128 << 20;
+
+/// Analyses of several programs. Some may be under way at the same time.
+#[derive(Debug, Default)]
+pub struct Session {
+    summaries: Summaries,
+    /// Of files, by their bytes; the paths are those by which they were seen first.
+    identities: Mutex<FxHashMap<Contents, FileIdentity>>,
+    cache: Option<Cache>,
+}
+
+impl Session {
+    /// A session that keeps what it finds for the next one, and takes what an earlier one has found.
+    #[must_use]
+    pub fn with_cache(cache: Option<Cache>) -> Self {
+        Self { cache, ..Self::default() }
+    }
+
+    /// Computes the policy of `program`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::analyze`].
+    pub fn analyze(&self, program: &Path, options: &Options) -> Result<Policy, Error> {
+        let policy = analysis::analyze_in(self, program, options);
+        self.summaries.shrink(REMEMBERED);
+        policy
+    }
+
+    pub(crate) const fn summaries(&self) -> &Summaries {
+        &self.summaries
+    }
+
+    pub(crate) const fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
+    /// Sees to it that the files know their identities.
+    pub(crate) fn identify(&self, files: &[LoadedFile]) {
+        files.par_iter().for_each(|file| {
+            file.identity_by(|| {
+                let known = || self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(identity) = known().get(&file.contents()) {
+                    return FileIdentity { path: file.path().to_owned(), ..identity.clone() };
+                }
+                let new = crate::loader::identity(file.path(), file.data());
+                if file.contents().are_in_a_file() {
+                    known().insert(file.contents(), new.clone());
+                }
+                new
+            });
+        });
+    }
+}
