@@ -93,7 +93,7 @@ pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
 pub(crate) fn analyze_in(session: &Session, program: &Path, options: &Options) -> Result<Policy, Error> {
     let original = options.original.clone().map(Mapping::from);
     let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
-    let part = World::load(subject.clone(), options)?.solve(session)?;
+    let part = World::load(subject.clone(), options, session)?.solve()?;
     let mut analysis = Analysis {
         options,
         session,
@@ -239,19 +239,18 @@ impl Analysis<'_> {
             .map(|candidate| {
                 let (subject, filter) = self.subject_of(&candidate.path);
                 let world = if candidate.path == self.own {
-                    Ok(World::again(own, subject, self.options))
+                    Ok(World::again(own, subject, self.options, self.session))
                 } else {
-                    World::load(subject, self.options)
+                    World::load(subject, self.options, self.session)
                 };
                 (candidate, filter, world)
             })
             .collect();
         let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
-        let session = self.session;
-        session.summaries().prepare(worlds.flat_map(|world| world.unknown_files(session)));
+        self.session.summaries().prepare(worlds.flat_map(World::unknown_files));
         let solved: Vec<_> = loaded
             .into_par_iter()
-            .map(|(candidate, filter, world)| (candidate, filter, world.and_then(|world| world.solve(session))))
+            .map(|(candidate, filter, world)| (candidate, filter, world.and_then(World::solve)))
             .collect();
         let mut parts = Vec::new();
         for (Candidate { path, by }, filter, part) in solved {
@@ -290,7 +289,7 @@ impl Analysis<'_> {
         };
         let subject =
             Subject { path: path.clone(), original: None, is_own: false, start: Start::UpToEntry, is_loader: true };
-        let part = World::load(subject, self.options)?.solve(self.session)?;
+        let part = World::load(subject, self.options, self.session)?.solve()?;
         self.parts.push(ExecutedPart { path, part, filter: None, is_loader: true });
         Ok(())
     }

@@ -6,21 +6,51 @@
 //!
 //! Over-approximates: every import of every converter counts as called.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::elf::Image;
 use crate::mapping::Mapping;
 
 /// What a folder of converters brings.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Converters {
     /// Names of imported functions.
     pub imports: BTreeSet<Vec<u8>>,
     /// Files that need a full analysis: bytes that may be a system call.
     pub conspicuous: BTreeSet<String>,
+}
+
+/// Files that changed so lately may change again without a later time of change.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What tells a folder and all files in it from all others without reading them: their names, device and inode numbers,
+/// lengths and times of change, which nobody can set (`st_ctime`).
+#[derive(Debug, Serialize)]
+pub(crate) struct Stamp {
+    files: BTreeMap<PathBuf, (u64, u64, u64, i64, i64)>,
+}
+
+impl Stamp {
+    /// That of a folder of this machine; `None` if it cannot be read, or changed just now.
+    pub(crate) fn of(folder: &Path) -> Option<Self> {
+        let settled = SystemTime::now().checked_sub(SETTLED)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).ok()? {
+            let path = entry.ok()?.path();
+            let file = std::fs::metadata(&path).ok()?;
+            if u64::try_from(file.ctime()).ok()? > settled.as_secs() {
+                return None;
+            }
+            files.insert(path, (file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec()));
+        }
+        Some(Self { files })
+    }
 }
 
 /// Reads all converters in `folder`, a path of this machine.
@@ -55,4 +85,26 @@ fn enters_kernel(image: &Image<'_>) -> bool {
         let code = image.bytes(range.start, length).unwrap_or(&[]);
         code.windows(2).any(|pair| matches!(pair, [0x0f, 0x05 | 0x34] | [0xcd, 0x80]))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+
+    use super::*;
+
+    /// A folder tells itself from what it was before, and what changed just now is not trusted to stay.
+    #[test]
+    fn stamps_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("one.so");
+        std::fs::write(&file, "one").unwrap();
+        assert!(Stamp::of(folder.path()).is_none(), "the file is too new");
+        // The time of modification can be set, that of change cannot.
+        let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+        File::options().append(true).open(&file).unwrap().set_times(old).unwrap();
+        assert!(Stamp::of(folder.path()).is_none(), "the file is too new");
+        assert!(Stamp::of(Path::new("/nowhere")).is_none());
+        assert!(Stamp::of(Path::new("/bin")).is_some());
+    }
 }

@@ -13,6 +13,7 @@ use crate::evidence::{self, Calls};
 use crate::execution_sites::{self, Executions};
 use crate::guards::{GuardId, Guards};
 use crate::late_loading::{converter_folder, loads_name_services, named_libraries};
+use crate::loader::hints;
 use crate::note_warnings;
 use crate::open_sites;
 use crate::policy::{Assumption, AssumptionKind};
@@ -47,8 +48,8 @@ pub(crate) struct Brings {
     pub(crate) symbols: BTreeSet<Vec<u8>>,
     /// Modules that look up symbols whose names are not known.
     pub(crate) open_lookups: BTreeSet<ModuleId>,
-    /// Every text that is reached, if a library is loaded whose name is not known: it may be put together from these.
-    pub(crate) texts: Option<Vec<String>>,
+    /// What reached texts say about where plug-ins are; nothing if no library is loaded whose name is not known.
+    pub(crate) hints: BTreeSet<String>,
     /// Whether the C library may load modules for name services.
     pub(crate) name_services: bool,
     /// Where the C library finds character set converters, if it may load some.
@@ -81,7 +82,7 @@ pub(crate) fn play(
         libraries,
         symbols: open.symbols,
         open_lookups: open.modules_with_open_lookups,
-        texts: loads_unknown.then(|| texts(&reached)),
+        hints: if loads_unknown { hints(texts(&reached)) } else { BTreeSet::new() },
         name_services: loads_name_services(&reached),
         converters: converter_folder(&reached),
     };
@@ -96,8 +97,8 @@ pub(crate) fn play(
     Findings { brings, outcome }
 }
 
-fn texts(reached: &Reachable<'_>) -> Vec<String> {
-    reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok()).map(str::to_owned).collect()
+fn texts<'data>(reached: &Reachable<'data>) -> impl Iterator<Item = &'data str> {
+    reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok())
 }
 
 /// What names can mean at run time.

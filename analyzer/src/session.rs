@@ -2,16 +2,17 @@
 //!
 //! Input: files. Output: their summaries and identities, each made once, and results of earlier runs.
 
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::analysis::{self, Options};
-use crate::cache::Cache;
+use crate::cache::{Cache, Key};
+use crate::converters::{self, Converters, Stamp};
 use crate::error::Error;
-use crate::loader::{Contents, LoadedFile};
+use crate::loader::{Contents, LoadedFile, Seen};
 use crate::policy::{FileIdentity, Policy};
 use crate::summaries::Summaries;
 
@@ -25,6 +26,9 @@ pub struct Session {
     summaries: Summaries,
     /// Of files, by their bytes; the paths are those by which they were seen first.
     identities: Mutex<FxHashMap<Contents, FileIdentity>>,
+    /// Of folders.
+    converters: Mutex<FxHashMap<PathBuf, Arc<Converters>>>,
+    seen: Seen,
     cache: Option<Cache>,
 }
 
@@ -52,6 +56,31 @@ impl Session {
 
     pub(crate) const fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
+    }
+
+    pub(crate) const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// What a folder of character set converters brings; `folder` is a path of this machine.
+    pub(crate) fn converters(&self, folder: &Path) -> Arc<Converters> {
+        let known = || self.converters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(folder) {
+            return Arc::clone(found);
+        }
+        let new = Arc::new(self.read_converters(folder));
+        known().insert(folder.to_owned(), Arc::clone(&new));
+        new
+    }
+
+    fn read_converters(&self, folder: &Path) -> Converters {
+        let place = self.cache().and_then(|cache| Some((cache, Key::new(&Stamp::of(folder)?)?)));
+        let Some((cache, key)) = place else { return converters::read(folder) };
+        cache.get(key).unwrap_or_else(|| {
+            let new = converters::read(folder);
+            cache.put(key, &new);
+            new
+        })
     }
 
     /// Sees to it that the files know their identities.

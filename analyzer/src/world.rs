@@ -14,7 +14,6 @@ use serde::Serialize;
 
 use crate::analysis::Options;
 use crate::cache::Key;
-use crate::converters;
 use crate::elf::{Image, SymbolKind};
 use crate::error::Error;
 use crate::evidence::Calls;
@@ -70,6 +69,7 @@ struct Brought {
 #[derive(Debug)]
 pub(crate) struct World<'o> {
     options: &'o Options,
+    session: &'o Session,
     subject: Subject,
     root: PathBuf,
     files: LoadedSet,
@@ -99,12 +99,13 @@ struct InputModule<'w> {
 
 impl<'o> World<'o> {
     /// Loads the files that are there from the start.
-    pub(crate) fn load(subject: Subject, options: &'o Options) -> Result<Self, Error> {
+    pub(crate) fn load(subject: Subject, options: &'o Options, session: &'o Session) -> Result<Self, Error> {
         let root = options.root().to_owned();
         let original = subject.original.clone();
         let load = LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original };
         let files = load_closure(&subject.path, &load)?;
-        let mut world = Self { options, subject, root, files, summaries: Vec::new(), brought: Brought::default() };
+        let (summaries, brought) = (Vec::new(), Brought::default());
+        let mut world = Self { options, session, subject, root, files, summaries, brought };
         if world.subject.is_loader {
             world.load_c_library();
         }
@@ -133,19 +134,18 @@ impl<'o> World<'o> {
     }
 
     /// The same program once more, with the filter from its start: whatever came by name comes again.
-    pub(crate) fn again(part: &Part, subject: Subject, options: &'o Options) -> Self {
+    pub(crate) fn again(part: &Part, subject: Subject, options: &'o Options, session: &'o Session) -> Self {
         let (files, brought) = (part.files.clone(), part.brought.clone());
-        Self { options, subject, root: options.root().to_owned(), files, summaries: Vec::new(), brought }
+        Self { options, session, subject, root: options.root().to_owned(), files, summaries: Vec::new(), brought }
     }
 
-    /// Computes what the process can do; `session` has what is known of files already.
-    pub(crate) fn solve(mut self, session: &Session) -> Result<Part, Error> {
+    /// Computes what the process can do.
+    pub(crate) fn solve(mut self) -> Result<Part, Error> {
         loop {
-            let key = self.key(session);
-            let recalled = self.recall(session, key);
-            let (findings, wanted) = match recalled {
+            let key = self.key();
+            let (findings, wanted) = match self.recall(key) {
                 Some(known) => known,
-                None => self.compute(session, key)?,
+                None => self.compute(key)?,
             };
             let Findings { brings, outcome } = findings;
             if let Some(Outcome { calls, executions, mut assumptions }) = outcome.filter(|_| self.has(&brings, &wanted))
@@ -162,15 +162,15 @@ impl<'o> World<'o> {
     }
 
     /// What is to be known of the files for the next round: of none if its findings are.
-    pub(crate) fn unknown_files(&self, session: &Session) -> &[LoadedFile] {
-        let is_known = self.key(session).zip(session.cache()).is_some_and(|(key, cache)| cache.has(key));
+    pub(crate) fn unknown_files(&self) -> &[LoadedFile] {
+        let is_known = self.key().zip(self.session.cache()).is_some_and(|(key, cache)| cache.has(key));
         if is_known { &[] } else { self.files.files() }
     }
 
     /// What the findings of the next round are kept under, if they are.
-    fn key(&self, session: &Session) -> Option<Key> {
-        session.cache()?;
-        session.identify(self.files.files());
+    fn key(&self) -> Option<Key> {
+        self.session.cache()?;
+        self.session.identify(self.files.files());
         let module = |index: FileIndex| {
             let file = self.files.file(index)?;
             let (path, sha256) = (file.path(), file.identity().sha256.as_str());
@@ -186,8 +186,8 @@ impl<'o> World<'o> {
     }
 
     /// The findings of this round if they are known, and what they ask for.
-    fn recall(&self, session: &Session, key: Option<Key>) -> Option<(Findings, BTreeSet<Request>)> {
-        let findings: Findings = session.cache()?.get(key?)?;
+    fn recall(&self, key: Option<Key>) -> Option<(Findings, BTreeSet<Request>)> {
+        let findings: Findings = self.session.cache()?.get(key?)?;
         let wanted = self.wanted(&findings.brings);
         // When it was played, more was there to bring.
         let is_incomplete = findings.outcome.is_none() && self.has(&findings.brings, &wanted);
@@ -195,9 +195,9 @@ impl<'o> World<'o> {
     }
 
     /// Plays this round.
-    fn compute(&mut self, session: &Session, key: Option<Key>) -> Result<(Findings, BTreeSet<Request>), Error> {
+    fn compute(&mut self, key: Option<Key>) -> Result<(Findings, BTreeSet<Request>), Error> {
         let mappings = self.mappings();
-        let images = self.images(&mappings, session)?;
+        let images = self.images(&mappings)?;
         let (linked, order) = self.link(images);
         let roots = self.roots(&linked, &order);
         let mut wanted = BTreeSet::new();
@@ -205,7 +205,7 @@ impl<'o> World<'o> {
             wanted = self.wanted(brings);
             self.has(brings, &wanted)
         });
-        if let Some((key, cache)) = key.zip(session.cache()) {
+        if let Some((key, cache)) = key.zip(self.session.cache()) {
             cache.put(key, &findings);
         }
         Ok((findings, wanted))
@@ -246,7 +246,7 @@ impl<'o> World<'o> {
     }
 
     /// Parses every file, and analyses those that are new.
-    fn images<'m>(&mut self, mappings: &'m [Mapping], session: &Session) -> Result<Vec<Image<'m>>, Error> {
+    fn images<'m>(&mut self, mappings: &'m [Mapping]) -> Result<Vec<Image<'m>>, Error> {
         let parsed: Result<Vec<Image<'m>>, Error> = mappings
             .par_iter()
             .zip(self.files.files())
@@ -257,7 +257,8 @@ impl<'o> World<'o> {
         let images = parsed?;
         let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
         let new: Vec<_> = files.collect();
-        let mut found = new.par_iter().map(|(image, file)| session.summaries().of(file.contents(), image)).collect();
+        let mut found =
+            new.par_iter().map(|(image, file)| self.session.summaries().of(file.contents(), image)).collect();
         self.summaries.append(&mut found);
         Ok(images)
     }
@@ -331,11 +332,8 @@ impl<'o> World<'o> {
     fn wanted(&self, brings: &Brings) -> BTreeSet<Request> {
         let named = brings.libraries.iter().map(|name| Request { name: name.clone(), exports: Exports::Named });
         let mut wanted: BTreeSet<Request> = named.collect();
-        if let Some(texts) = &brings.texts {
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let names = self.files.plug_ins(&texts).into_iter();
-            wanted.extend(names.map(|name| Request { name, exports: Exports::PlugIn }));
-        }
+        let plug_ins = self.files.plug_ins(self.session.seen(), &brings.hints).into_iter();
+        wanted.extend(plug_ins.map(|name| Request { name, exports: Exports::PlugIn }));
         if brings.name_services {
             wanted.extend(self.services().iter().map(|service| name_service_module(service)));
         }
@@ -359,10 +357,10 @@ impl<'o> World<'o> {
         }
         if request.exports == Exports::Converters {
             let below_root = Path::new(&request.name).strip_prefix("/").unwrap_or(Path::new(&request.name));
-            let found = converters::read(&self.root.join(below_root));
-            self.brought.imports_of_converters.extend(found.imports);
+            let found = self.session.converters(&self.root.join(below_root));
+            self.brought.imports_of_converters.extend(found.imports.iter().cloned());
             let folder = Path::new(&request.name);
-            for file in found.conspicuous {
+            for file in &found.conspicuous {
                 let name = folder.join(file).to_string_lossy().into_owned();
                 self.handle(Request { name, exports: Exports::All })?;
             }

@@ -183,7 +183,7 @@ impl LoadedFile {
         &self.dependencies
     }
 
-    /// What a policy records of it. Computed once; see [`super::LoadedSet::identities`] for all files at a time.
+    /// What a policy records of it. Computed once.
     pub fn identity(&self) -> &FileIdentity {
         self.identity_by(|| identity(&self.place.path, &self.data))
     }

@@ -10,6 +10,7 @@ mod file;
 mod plug_ins;
 mod root;
 mod search;
+mod seen;
 mod set;
 
 #[cfg(test)]
@@ -21,7 +22,9 @@ use std::path::{Path, PathBuf};
 use crate::mapping::Mapping;
 pub use error::LoadError;
 pub use file::{Contents, FileId, FileIndex, LoadedFile, identity};
+pub use plug_ins::hints;
 pub use search::LoaderKind;
+pub use seen::Seen;
 pub use set::LoadedSet;
 
 /// Where to find the files.

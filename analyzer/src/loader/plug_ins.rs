@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::root::{Place, Root};
+use super::seen::{Kind, Seen};
 
 /// Longest configuration file that is read, in bytes.
 const LONGEST_CONFIGURATION: u64 = 1 << 20;
@@ -38,32 +39,48 @@ const OUTSIDE: [&str; 4] = ["/proc/", "/sys/", "/dev/", "/tmp/"];
 /// Below which folders Python looks for packages, if the last part begins with `python` (site(3), Debian's policy).
 const PYTHON_PARENTS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
+/// The parts of a program's texts that may lead to plug-ins.
+#[must_use]
+pub fn hints<'t>(texts: impl Iterator<Item = &'t str>) -> BTreeSet<String> {
+    let is_place = |part: &str| part.starts_with('/') && !OUTSIDE.iter().any(|outside| part.starts_with(outside));
+    let says_where = |part: &&str| is_place(part) || is_configuration(part) || is_python_tag(part);
+    let parts = texts.flat_map(|text| text.split([':', ';'])).filter(|part| is_plain(part));
+    parts.filter(says_where).map(str::to_owned).collect()
+}
+
 /// What the texts of a program say about where plug-ins are.
 pub(super) struct PlugIns<'r> {
     root: &'r Root,
+    seen: &'r Seen,
     /// Folders that every program shares: a template there says nothing.
     shared: &'r [PathBuf],
     folders: BTreeSet<PathBuf>,
     configurations: Vec<PathBuf>,
-    seen: BTreeSet<PathBuf>,
+    read: BTreeSet<PathBuf>,
     found: BTreeSet<PathBuf>,
     names: BTreeSet<String>,
 }
 
 impl<'r> PlugIns<'r> {
-    /// The libraries that `texts` lead to: absolute paths in the root, and plain names to be searched for.
-    pub(super) fn named_by(root: &'r Root, shared: &'r [PathBuf], texts: &[&str]) -> BTreeSet<String> {
+    /// The libraries that [`hints`] lead to: absolute paths in the root, and plain names to be searched for.
+    pub(super) fn named_by(
+        root: &'r Root,
+        seen: &'r Seen,
+        shared: &'r [PathBuf],
+        hints: &BTreeSet<String>,
+    ) -> BTreeSet<String> {
         let mut search = Self {
             root,
+            seen,
             shared,
             folders: BTreeSet::new(),
             configurations: Vec::new(),
-            seen: BTreeSet::new(),
+            read: BTreeSet::new(),
             found: BTreeSet::new(),
             names: BTreeSet::new(),
         };
-        let parts = || texts.iter().flat_map(|text| text.split([':', ';'])).filter(|part| is_plain(part));
-        for part in parts() {
+        let parts = || hints.iter().map(String::as_str);
+        for part in parts().filter(|part| part.starts_with('/')) {
             search.look_at(part);
         }
         for name in parts().filter(|part| is_configuration(part)) {
@@ -80,9 +97,6 @@ impl<'r> PlugIns<'r> {
 
     /// One absolute path: a template, a folder or a file.
     fn look_at(&mut self, part: &str) {
-        if !part.starts_with('/') || OUTSIDE.iter().any(|outside| part.starts_with(outside)) {
-            return;
-        }
         if let Some((head, tail)) = placeholder(part) {
             let (folder, prefix) = head.rsplit_once('/').unwrap_or(("", head));
             if tail.starts_with(".so") || tail.contains(".so.") {
@@ -121,14 +135,14 @@ impl<'r> PlugIns<'r> {
 
     fn read_configurations(&mut self) {
         while let Some(path) = self.configurations.pop() {
-            let is_new = self.seen.len() < MOST_FILES && self.seen.insert(path.clone());
+            let is_new = self.read.len() < MOST_FILES && self.read.insert(path.clone());
             if let Some(text) = is_new.then(|| self.configuration(&path)).flatten() {
-                self.read(&text, path.parent().unwrap_or(Path::new("/")));
+                self.take_in(&text, path.parent().unwrap_or(Path::new("/")));
             }
         }
     }
 
-    fn read(&mut self, text: &str, folder: &Path) {
+    fn take_in(&mut self, text: &str, folder: &Path) {
         for line in text.lines().filter_map(|line| line.split('#').next()) {
             let separators = |c: char| c.is_whitespace() || "\"'=,;(){}<>[]".contains(c);
             let mut words = line.split(separators).filter(|word| !word.is_empty()).peekable();
@@ -139,7 +153,7 @@ impl<'r> PlugIns<'r> {
                 } else if is_include && word.chars().any(char::is_alphanumeric) {
                     let folders = self.folders.iter().map(PathBuf::as_path).chain([folder]);
                     let paths: Vec<PathBuf> = folders.flat_map(|folder| self.matching(&folder.join(word))).collect();
-                    let new = paths.into_iter().filter(|path| !self.seen.contains(path));
+                    let new = paths.into_iter().filter(|path| !self.read.contains(path));
                     self.configurations.extend(new);
                 }
             }
@@ -204,29 +218,25 @@ impl<'r> PlugIns<'r> {
     /// What is in a folder, sorted; nothing if it cannot be read.
     fn entries(&self, folder: &Path) -> Vec<PathBuf> {
         let host = self.root.host_path(&Place::in_root(folder));
-        let Ok(entries) = host.and_then(fs::read_dir) else { return Vec::new() };
-        let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
-        let mut paths: Vec<PathBuf> = names.take(MOST_FILES).map(|name| folder.join(name)).collect();
-        paths.sort_unstable();
-        paths
+        let names = host.map(|host| self.seen.names(&host, MOST_FILES));
+        names.iter().flat_map(|names| names.iter()).map(|name| folder.join(name)).collect()
     }
 
-    fn metadata(&self, path: &Path) -> Option<fs::Metadata> {
-        self.root.host_path(&Place::in_root(path)).and_then(fs::metadata).ok()
+    fn kind(&self, path: &Path) -> Kind {
+        self.root.host_path(&Place::in_root(path)).map_or(Kind::Nothing, |host| self.seen.kind(&host))
     }
 
     fn is_folder(&self, path: &Path) -> bool {
-        self.metadata(path).is_some_and(|metadata| metadata.is_dir())
+        self.kind(path) == Kind::Folder
     }
 
     fn is_file(&self, path: &Path) -> bool {
-        self.metadata(path).is_some_and(|metadata| metadata.is_file())
+        matches!(self.kind(path), Kind::File(_))
     }
 
     /// The text of a configuration file; `None` if it is something else.
     fn configuration(&self, path: &Path) -> Option<String> {
-        let metadata = self.metadata(path)?;
-        let is_text = metadata.is_file() && metadata.len() <= LONGEST_CONFIGURATION;
+        let is_text = matches!(self.kind(path), Kind::File(length) if length <= LONGEST_CONFIGURATION);
         let host = is_text.then(|| self.root.host_path(&Place::in_root(path)).ok())??;
         String::from_utf8(fs::read(host).ok()?).ok().filter(|text| !text.contains('\0'))
     }

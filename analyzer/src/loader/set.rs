@@ -12,7 +12,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::LoadOptions;
@@ -21,8 +20,8 @@ use super::file::{FileId, FileIndex, LoadedFile, is_absent};
 use super::plug_ins::PlugIns;
 use super::root::{Place, Root};
 use super::search::{LoaderKind, Search, expand};
+use super::seen::Seen;
 use crate::elf::{HeaderField, ImageError};
-use crate::policy::FileIdentity;
 
 /// The files of one program. Indices of files stay valid when more are loaded.
 #[derive(Clone, Debug)]
@@ -126,16 +125,10 @@ impl LoadedSet {
         self.search.relative_paths()
     }
 
-    /// Plug-ins that the texts of a program lead to: names as `dlopen` takes them.
+    /// Plug-ins that hints of a program lead to ([`super::hints`]): names as `dlopen` takes them.
     #[must_use]
-    pub fn plug_ins(&self, texts: &[&str]) -> BTreeSet<String> {
-        PlugIns::named_by(&self.root, self.search.system_folders(), texts)
-    }
-
-    /// Identities of all files, computed in parallel.
-    #[must_use]
-    pub fn identities(&self) -> Vec<&FileIdentity> {
-        self.files.par_iter().map(LoadedFile::identity).collect()
+    pub fn plug_ins(&self, seen: &Seen, hints: &BTreeSet<String>) -> BTreeSet<String> {
+        PlugIns::named_by(&self.root, seen, self.search.system_folders(), hints)
     }
 
     /// Loads what `dlopen(name)` in `requester` would, with what that needs, and returns its local scope: the library

@@ -19,7 +19,7 @@ fn found(root: &TempDir, texts: &[&str]) -> Vec<String> {
     let options = LoadOptions { root: root.path().to_path_buf(), ..LoadOptions::default() };
     compile(root.path(), "bin/program", "int main(void) { return 0; }", &["-static", "-nostartfiles", "-Wl,-emain"]);
     let set = load_closure(&root.path().join("bin/program"), &options).unwrap();
-    set.plug_ins(texts).into_iter().collect()
+    set.plug_ins(&Seen::default(), &hints(texts.iter().copied())).into_iter().collect()
 }
 
 #[test]
