@@ -7,6 +7,7 @@ use std::path::Path;
 
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
 use chestnut_rewriter::command_line::one_line;
+use chestnut_rewriter::output;
 
 use crate::cli::Arguments;
 use crate::failure::Failure;
@@ -18,7 +19,11 @@ pub(crate) fn policy(arguments: &Arguments, program: &[u8], repatched: bool) -> 
     }
     let mut policy = match &arguments.policy {
         Some(path) => read_for(arguments, path, program)?,
-        None => analyze(arguments, repatched.then_some(program))?,
+        None => {
+            let policy = analyze(arguments, repatched.then_some(program))?;
+            output::is_of_bytes(&policy, &arguments.input, program)?;
+            policy
+        }
     };
     for call in &arguments.allow {
         let evidence = Evidence::Requested { by: "--allow".to_owned() };

@@ -9,7 +9,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::policy::{Policy, hexadecimal};
 use rustix::fs::{Gid, Uid, XattrFlags};
+
+use crate::record::sha256;
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -43,6 +46,12 @@ pub enum FileError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Somebody wrote to it between the two times that it was read.
+    #[error("{}: changed while it was read: patch it again", path.display())]
+    Changed {
+        /// Which file.
+        path: PathBuf,
     },
     /// The new form would replace what it was made of.
     #[error("{}: the same file as {}: write to another one", output.display(), input.display())]
@@ -90,6 +99,20 @@ impl Input {
             (0, _) => Some("setgid"),
             _ => Some("setuid"),
         }
+    }
+}
+
+/// Makes sure that a policy is one of these very bytes. Who analyses a file by its path reads it again, and it may be
+/// another one by then.
+///
+/// # Errors
+///
+/// It is not.
+pub fn is_of_bytes(policy: &Policy, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    if policy.program.sha256 == hexadecimal(&sha256(bytes)) {
+        Ok(())
+    } else {
+        Err(FileError::Changed { path: path.to_owned() })
     }
 }
 

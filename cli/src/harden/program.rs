@@ -112,6 +112,7 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     }
     let original = was_patched.then_some(input.bytes.as_slice());
     let policy = command.analysis.analyze_in(session, &program.path, original)?;
+    output::is_of_bytes(&policy, &program.path, &input.bytes)?;
     if !policy.unresolved.is_empty() && !command.filter.ignore_unresolved {
         return Err(Refusal::Unresolved { path: program.path.clone(), sites: policy.unresolved });
     }
