@@ -12,6 +12,7 @@ mod followed;
 mod gaps;
 mod switch_table;
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
@@ -132,15 +133,20 @@ impl Function {
     }
 }
 
-/// Decodes from `start` up to `end` while `visit` returns true; the address of the first undecodable byte, if any.
+/// The longest instruction (SDM volume 2, 2.3.11).
+const LONGEST_INSTRUCTION: usize = 15;
+
+/// Decodes from `start` while `visit` returns true: each instruction that begins before `end`, as the processor would run
+/// it, wherever it ends. The address of the first undecodable byte, if any.
 fn decode(image: &Image<'_>, start: Vaddr, end: Vaddr, mut visit: impl FnMut(&Instruction) -> bool) -> Option<Vaddr> {
     let len = end.checked_offset_from(start)?;
     let available = image.bytes_from(start).unwrap_or(&[]);
-    let body = usize::try_from(len).ok().and_then(|len| available.get(..len)).unwrap_or(available);
+    let longest = usize::try_from(len).ok().and_then(|len| len.checked_add(LONGEST_INSTRUCTION));
+    let body = longest.and_then(|longest| available.get(..longest)).unwrap_or(available);
     let mut decoder = Decoder::with_ip(64, body, start.0, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
     let mut undecodable = None;
-    while decoder.can_decode() {
+    while decoder.can_decode() && decoder.ip() < end.0 {
         decoder.decode_out(&mut instruction);
         if instruction.code() == Code::INVALID {
             undecodable = undecodable.or(Some(Vaddr(instruction.ip())));
@@ -179,7 +185,9 @@ impl Functions {
         let gaps = Gaps::new(image, &described);
         let followed = Followed::new(image, &gaps, &described, pointers).run();
         let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
-        functions.sort_by_key(|f| (f.start, f.evidence == StartEvidence::Reference));
+        // Of descriptions that begin at one place the longest counts.
+        let end = |f: &Function| Reverse(f.extents.first().map(|(_, end)| *end));
+        functions.sort_by_key(|f| (f.start, f.evidence == StartEvidence::Reference, end(f)));
         functions.dedup_by_key(|f| f.start);
         let pieces = pieces(&functions);
         let starts = functions.iter().map(|f| f.start).collect();
@@ -278,16 +286,17 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
     let mut function = Function::new(start, StartEvidence::FrameDescription, !image.is_position_independent());
     let mut falls_through = false;
+    let mut end = frame.end;
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
+        end = end.max(Vaddr(instruction.next_ip()));
         falls_through = !stops(instruction)
             && (matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
                 || role(instruction) == Role::Syscall);
         true
     });
-    let mut end = frame.end;
     if falls_through && end < next {
-        decode(image, frame.end, next, |instruction| {
+        decode(image, end, next, |instruction| {
             let goes_on = instruction.code() != Code::INVALID;
             if goes_on {
                 function.note(instruction, image);

@@ -45,6 +45,7 @@ impl<'data> Executable<'data> {
         if payload::find(&executable).is_some() {
             return Err(Error::AlreadyPatched);
         }
+        executable.refuse_lost_table()?;
         executable.refuse_packed()?;
         executable.refuse_library()?;
         executable.refuse_trailing_data()?;
@@ -94,6 +95,35 @@ impl<'data> Executable<'data> {
         let sections = self.sections.iter().flat_map(|sections| &sections.headers).filter_map(Section::file_range);
         let tables = [Some((0, FILE_HEADER_LENGTH)), Some(self.segment_table()), self.section_table()];
         segments.chain(sections).chain(tables.into_iter().flatten()).filter(|(start, end)| start < end)
+    }
+
+    /// The loader takes the distance between PT_PHDR's address and where the kernel says that the table is for the one
+    /// that the file was moved by (glibc: `rtld.c`); kernels before 5.18 compute that place from the first segment.
+    fn refuse_lost_table(&self) -> Result<(), Error> {
+        let (start, end) = self.segment_table();
+        let bias = self.loads().next().map_or(0, Segment::bias);
+        let cover = self.loads().find(|load| load.p_offset <= start && load.file_end() >= Some(end));
+        let named = |index: usize, field: &str| format!("{field} of program header {index}");
+        if let Some(load) = cover.filter(|load| load.bias() != bias) {
+            let found = format!("{:#x} behind the program header table's offset", load.bias());
+            return Err(damaged(
+                "the address of the program header table",
+                found,
+                format!("{bias:#x}, as of the first"),
+            ));
+        }
+        let headers = self.segments.iter().enumerate();
+        for (index, phdr) in headers.filter(|(_, segment)| segment.p_type == PT_PHDR) {
+            let (length, address) = (end.saturating_sub(start), start.wrapping_add(bias));
+            if phdr.p_filesz != length {
+                return Err(damaged(named(index, "p_filesz"), format!("{:#x}", phdr.p_filesz), format!("{length:#x}")));
+            }
+            if phdr.p_vaddr != address || cover.is_none() {
+                let expected = format!("{address:#x}, in a PT_LOAD");
+                return Err(damaged(named(index, "p_vaddr"), format!("{:#x}", phdr.p_vaddr), expected));
+            }
+        }
+        Ok(())
     }
 
     fn refuse_packed(&self) -> Result<(), Error> {

@@ -71,17 +71,21 @@ impl<'a, 'data> Followed<'a, 'data> {
         let mut paths = vec![start];
         // System calls that end a thread, where the number is set right before: nothing comes behind them.
         let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
+        // Where one instruction came behind another.
+        let mut fallen: FxHashSet<Vaddr> = FxHashSet::default();
         while let Some(path) = paths.pop() {
             if let Some(behind) = ends.remove(&path) {
                 paths.push(behind);
             }
-            let Some(end) = self.gaps.end_of(path) else {
+            let amid = || fallen.contains(&path).then(|| self.end_of_description_around(path)).flatten();
+            let Some(end) = self.gaps.end_of(path).or_else(amid) else {
                 // The path runs on into a described function.
                 function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
                 continue;
             };
             let mut falls_through = true;
             let mut ends_thread = false;
+            let mut behind = end;
             let mut table = SwitchTable::default();
             let undecodable = decode(self.image, path, end, |instruction| {
                 if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
@@ -107,17 +111,26 @@ impl<'a, 'data> Followed<'a, 'data> {
                     ends.insert(Vaddr(instruction.ip()), Vaddr(instruction.next_ip()));
                 }
                 ends_thread = sets_number_of_exit(instruction);
+                behind = behind.max(Vaddr(instruction.next_ip()));
                 falls_through = !stops(instruction) && !is_last && !is_end;
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);
             if falls_through {
-                paths.push(end);
+                fallen.insert(behind);
+                paths.push(behind);
             }
         }
         function.extents = merge(&instructions);
         function.finish();
         function
+    }
+
+    /// The end of a frame description that begins amid code which runs on into it: what it says of its start is wrong,
+    /// and perhaps no instruction begins there.
+    fn end_of_description_around(&self, at: Vaddr) -> Option<Vaddr> {
+        let frame = self.image.frame_before(at)?;
+        (frame.start < at && at < frame.end).then_some(frame.end)
     }
 
     /// Whether a call does not come back, by the name or the first instruction of what it enters.
