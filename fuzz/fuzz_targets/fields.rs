@@ -1,0 +1,4 @@
+//! See `checks::fields`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| chestnut_fuzz::checks::fields(input));

@@ -1,0 +1,4 @@
+//! See `checks::summary`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| chestnut_fuzz::checks::summary(input));
