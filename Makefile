@@ -5,6 +5,8 @@
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
+# make fuzz    fuzzers over all that reads files, SECONDS=60 each (nightly Rust; installs cargo-fuzz): table of failures
+# make robust  faults, kills and attacks by the hundred, a machine for each kind of program (docs/robustness.md has results)
 # make bench   time and memory of chestnut-patch, growth of files, start-up and per-call cost of what it makes
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
@@ -13,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test sourcalyzer sourcalyzer-table judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
+.PHONY: fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -79,6 +81,16 @@ corpus: build
 bench: build
 	@.ci/install-packages bench
 	@benches/run $(PATCHER) $(TARGET)/bench
+
+SECONDS ?= 60
+
+fuzz:
+	tests/robust/fuzz $(SECONDS)
+
+robust: build
+	@.ci/install-packages test robust
+	tests/robust/faults
+	tests/robust/kernels $(PATCHER) $(TARGET)/kernels
 
 trace-cost: build
 	@.ci/install-packages bench
