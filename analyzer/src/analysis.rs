@@ -13,6 +13,7 @@ use crate::always;
 use crate::error::Error;
 use crate::execution::{self, DEFAULT_PATH};
 use crate::execution_sites::ExecutedName;
+use crate::explanation::{Explanation, Question};
 use crate::loader::{FileId, FileIndex, LoadedFile, host_path};
 use crate::mapping::Mapping;
 use crate::policy::{
@@ -91,9 +92,21 @@ pub fn analyze(program: &Path, options: &Options) -> Result<Policy, Error> {
 
 /// The same, with what is known of the files already.
 pub(crate) fn analyze_in(session: &Session, program: &Path, options: &Options) -> Result<Policy, Error> {
+    answer_in(session, program, options, None).map(|(policy, _)| policy)
+}
+
+/// The same, with the answer to a question about the program's own process.
+pub(crate) fn answer_in(
+    session: &Session,
+    program: &Path,
+    options: &Options,
+    question: Option<&Question>,
+) -> Result<(Policy, Explanation), Error> {
     let original = options.original.clone().map(Mapping::from);
     let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
     let part = World::load(subject.clone(), options, session)?.solve()?;
+    let again = |question| World::again(&part, subject.clone(), options, session).explain(question);
+    let explanation = question.map(again).transpose()?.unwrap_or_default();
     let mut analysis = Analysis {
         options,
         session,
@@ -106,7 +119,7 @@ pub(crate) fn analyze_in(session: &Session, program: &Path, options: &Options) -
     if options.exec == ExecMode::Follow {
         analysis.follow_all(&part)?;
     }
-    Ok(analysis.policy(part))
+    Ok((analysis.policy(part), explanation))
 }
 
 /// The program's own file, as a path of this machine without symbolic links.

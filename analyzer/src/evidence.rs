@@ -25,6 +25,9 @@ const X32_BIT: u32 = 0x4000_0000;
 pub struct Calls {
     /// Calls by number, each with the first site found.
     pub allowed: BTreeMap<SyscallNr, AllowedCall>,
+    /// All places that fix their numbers; findings that were kept have none.
+    #[serde(skip)]
+    pub sites: BTreeMap<SyscallNr, Vec<(FunctionKey, Vaddr)>>,
     /// Sites whose number is not known.
     pub unresolved: Vec<UnresolvedSite>,
     /// Where another program is executed: which of the two calls, and the place that fixes its number.
@@ -48,6 +51,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
     }
     let Origins { known, unknown } = origins(callers, seen);
     let mut allowed: BTreeMap<SyscallNr, AllowedCall> = BTreeMap::new();
+    let mut sites: BTreeMap<SyscallNr, Vec<(FunctionKey, Vaddr)>> = BTreeMap::new();
     let mut executions = Vec::new();
     for (atom, function, at) in known {
         // An address as a number is a site that nobody understands.
@@ -70,6 +74,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
         if matches!(number, SyscallNr::EXECVE | SyscallNr::EXECVEAT) {
             executions.push((number, function, at));
         }
+        sites.entry(number).or_default().push((function, at));
         allowed.entry(number).or_insert_with(|| AllowedCall {
             name: number.to_string(),
             evidence: Evidence::Site {
@@ -84,7 +89,7 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
     }));
     unresolved.sort_by(|a, b| (&a.site, a.reason).cmp(&(&b.site, b.reason)));
     unresolved.dedup();
-    Calls { allowed, unresolved, executions }
+    Calls { allowed, sites, unresolved, executions }
 }
 
 /// The functions from a root to `function`, by their first edges.

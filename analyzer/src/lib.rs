@@ -21,6 +21,7 @@ pub(crate) mod evaluate;
 pub mod evidence;
 pub mod execution;
 pub mod execution_sites;
+pub mod explanation;
 pub mod functions;
 pub mod guards;
 pub mod indirect_callers;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::callers::Callers;
 use crate::evidence::{self, Calls};
 use crate::execution_sites::{self, Executions};
+use crate::explanation::{Explanation, Known, Question};
 use crate::guards::{GuardId, Guards};
 use crate::late_loading::{converter_folder, loads_name_services, named_libraries};
 use crate::loader::hints;
@@ -95,6 +96,16 @@ pub(crate) fn play(
         Outcome { calls, executions, assumptions }
     });
     Findings { brings, outcome }
+}
+
+/// Answers a question about a process to which nothing more comes.
+pub(crate) fn explain(program: &Program<'_>, roots: &[Root], names: &Names, question: &Question) -> Explanation {
+    let guards = &Guards::new(program);
+    let surroundings = &Lookups { names, program };
+    let reached = &solve(program, roots, guards, surroundings);
+    let callers = Callers::new(program, reached, &names.symbols);
+    let calls = &evidence::calls(program, reached, &callers, guards);
+    Known { program, reached, calls, roots, guards, surroundings }.explain(question)
 }
 
 fn texts<'data>(reached: &Reachable<'data>) -> impl Iterator<Item = &'data str> {

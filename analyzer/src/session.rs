@@ -12,6 +12,7 @@ use crate::analysis::{self, Options};
 use crate::cache::{Cache, Key};
 use crate::converters::{self, Converters, Stamp};
 use crate::error::Error;
+use crate::explanation::{Explanation, Question};
 use crate::loader::{Contents, LoadedFile, Seen};
 use crate::policy::{FileIdentity, Policy};
 use crate::summaries::Summaries;
@@ -48,6 +49,22 @@ impl Session {
         let policy = analysis::analyze_in(self, program, options);
         self.summaries.shrink(REMEMBERED);
         policy
+    }
+
+    /// The same, with the answer to a question about the program's own process.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::analyze`].
+    pub fn explain(
+        &self,
+        program: &Path,
+        options: &Options,
+        question: &Question,
+    ) -> Result<(Policy, Explanation), Error> {
+        let answer = analysis::answer_in(self, program, options, Some(question));
+        self.summaries.shrink(REMEMBERED);
+        answer
     }
 
     pub(crate) const fn summaries(&self) -> &Summaries {

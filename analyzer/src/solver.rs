@@ -47,6 +47,17 @@ pub fn solve<'data>(
     guards: &Guards,
     surroundings: &impl Surroundings,
 ) -> Reachable<'data> {
+    solve_without(program, roots, guards, surroundings, None)
+}
+
+/// The same as if one function were not there: what else leads to what it leads to.
+pub(crate) fn solve_without<'data>(
+    program: &Program<'data>,
+    roots: &[Root],
+    guards: &Guards,
+    surroundings: &impl Surroundings,
+    without: Option<FunctionKey>,
+) -> Reachable<'data> {
     let mut solver = Solver {
         program,
         guards,
@@ -64,6 +75,10 @@ pub fn solve<'data>(
     };
     for (id, function) in guards.functions() {
         solver.settle((id, function), GUARDED);
+    }
+    // What is settled is not reached again.
+    if let Some(key) = without {
+        solver.settle(key, AFTER | ADDRESS_TAKEN);
     }
     for root in roots {
         let (module, at) = root.at;

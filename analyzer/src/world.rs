@@ -18,6 +18,7 @@ use crate::elf::{Image, SymbolKind};
 use crate::error::Error;
 use crate::evidence::Calls;
 use crate::execution_sites::Executions;
+use crate::explanation::{Explanation, Question};
 use crate::late_loading::{Exports, Request, configured_services, name_service_module};
 use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
 use crate::mapping::Mapping;
@@ -209,6 +210,15 @@ impl<'o> World<'o> {
             cache.put(key, &findings);
         }
         Ok((findings, wanted))
+    }
+
+    /// Answers a question about a process whose rounds are over.
+    pub(crate) fn explain(mut self, question: &Question) -> Result<Explanation, Error> {
+        let mappings = self.mappings();
+        let images = self.images(&mappings)?;
+        let (linked, order) = self.link(images);
+        let roots = self.roots(&linked, &order);
+        Ok(round::explain(&linked, &roots, &self.brought.names, question))
     }
 
     /// Whether all that a round brings is there.

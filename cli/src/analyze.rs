@@ -10,7 +10,9 @@ use chestnut_analyzer::syscall::SyscallNr;
 
 use crate::arguments::Analyze;
 use crate::failure::Failure;
+use crate::groups::{self, Split};
 use crate::style::Style;
+use crate::vulnerabilities::{self, Tally, Vulnerability};
 use crate::{place, program};
 
 /// How many places of one assumption the short form shows.
@@ -24,6 +26,8 @@ pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
     }
     let report = Report { policy: &policy, style, is_long: command.verbose };
     let mut text = report.summary();
+    text.push_str(&report.groups());
+    text.push_str(&report.vulnerabilities(&vulnerabilities::read(&[])?));
     text.push_str(&report.allowed());
     for call in command.analysis.failing().keys() {
         let _ = writeln!(text, "  {call} fails (--exec {})", command.analysis.exec);
@@ -52,6 +56,24 @@ impl Report<'_> {
             self.policy.blocked(),
             SyscallNr::all_known().count(),
             self.policy.libraries.len().saturating_add(self.policy.executed.len()).saturating_add(1),
+        )
+    }
+
+    /// How much of each group is allowed.
+    fn groups(&self) -> String {
+        let group = |split: &Split| {
+            let all = split.allowed.len().saturating_add(split.blocked.len());
+            format!("{} {} of {all}", split.name, split.allowed.len())
+        };
+        let groups: Vec<_> =
+            groups::split(self.policy).iter().filter(|split| !split.allowed.is_empty()).map(group).collect();
+        format!("By group: {}\n", groups.join(", "))
+    }
+
+    fn vulnerabilities(&self, known: &[Vulnerability]) -> String {
+        let Tally { mitigated, partly, all } = Tally::new(known, self.policy);
+        format!(
+            "Known vulnerabilities of the kernel: {mitigated} of {all} cannot be reached, {partly} by some of their calls only\n"
         )
     }
 

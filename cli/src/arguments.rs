@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Check(Check),
     /// What a patched program holds: allowed calls, filter, the files that were analyzed.
     Inspect(Inspect),
+    /// Writes a page about what a program may call: for people who decide. Or a table about many programs.
+    Report(Report),
     /// Writes what a program may call in the form that something else enforces: a container runtime, systemd, a
     /// sandbox, a program of yours.
     Export(Export),
@@ -86,20 +88,34 @@ pub(crate) struct Analyze {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
 
-    /// Prints the part of the policy as JSON.
+    /// What lies behind a function: the way to it, and from there to each call (or to those that are named). By its name,
+    /// or as FILE+0xADDRESS.
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "diff")]
+    pub(crate) all_paths_through: Option<String>,
+
+    /// What FILE may call that OTHER, a program, patched or not, or a policy, may not, and the other way round.
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) diff: Option<PathBuf>,
+
+    /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Says more: the way to every place that makes a call.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 
     /// The program; a patched one is analyzed as it was before.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
     /// The calls, by name or number.
-    #[arg(value_name = "CALL", required = true, value_parser = call)]
+    #[arg(value_name = "CALL", required_unless_present_any = ["all_paths_through", "diff"], value_parser = call)]
     pub(crate) calls: Vec<SyscallNr>,
 }
 
@@ -126,6 +142,34 @@ pub(crate) struct Inspect {
     /// The patched program.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
+
+    /// Where the page goes; standard output if not given, or if `-`.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "table")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// A line for each program in place of a page: calls blocked, whether it can execute others and make memory
+    /// executable, known vulnerabilities of the kernel that it cannot reach.
+    #[arg(long)]
+    pub(crate) table: bool,
+
+    /// Prints the table as JSON.
+    #[arg(long, requires = "table")]
+    pub(crate) json: bool,
+
+    /// More vulnerabilities: a name, a tab, calls that lead to it, a tab and a source on each line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vulnerabilities: Vec<PathBuf>,
+
+    /// The program, or its policy; a patched one is analyzed as it was before.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -355,6 +399,7 @@ impl Command {
             Self::Check(command) => command.json,
             Self::Inspect(command) => command.json,
             Self::Harden(command) => command.json,
+            Self::Report(command) => command.json,
             Self::Export(_) | Self::Trace(_) | Self::Refine(_) | Self::Run(_) | Self::ExplainViolation(_) => false,
             Self::Notes { .. } => true,
             Self::Cc { .. } | Self::Cxx { .. } => false,
@@ -364,6 +409,17 @@ impl Command {
 
 const EXIT_STATUSES: &str =
     "Exit status: 0 done; 1 the program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
+
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  chestnut explain /usr/bin/curl execve
+  chestnut explain --all-paths-through getaddrinfo /usr/bin/curl
+  chestnut explain --diff policy-of-last-week.json /usr/bin/curl";
+
+const REPORT_EXAMPLES: &str = "Examples:
+  chestnut report /usr/bin/curl -o curl.html
+  chestnut report --table /usr/bin/*
+
+Exit status: 0 done; 1 a program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
 
 const TRACED_STATUSES: &str = "Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be \
                                executed or found; 125 if it cannot be traced; 2 if the command line, or a file that it \

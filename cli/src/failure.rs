@@ -25,6 +25,10 @@ pub(crate) enum Failure {
     RecordedFlags { path: PathBuf, source: clap::Error },
     #[error("{}: not a policy that this version reads: {reason}", path.display())]
     NotAPolicy { path: PathBuf, reason: String },
+    #[error("{}: not a table of vulnerabilities: {reason}", path.display())]
+    NotATable { path: PathBuf, reason: String },
+    #[error("a page is about one program: --table compares many")]
+    ManyPrograms,
     #[error("{}: the policy of {}, and not of {}", path.display(), of.display(), program.display())]
     OtherProgram { path: PathBuf, of: PathBuf, program: PathBuf },
     #[error("{}: there is no such program", path.display())]
@@ -52,6 +56,7 @@ impl Failure {
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::File(_) | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
+            Self::NotATable { .. } | Self::ManyPrograms => 2,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Tracer(error) => tracer_status(error),
         }

@@ -9,16 +9,19 @@ mod check;
 mod explain;
 mod export;
 mod failure;
+mod groups;
 mod harden;
 mod inspect;
 mod notes;
 mod place;
 mod program;
 mod refine;
+mod report;
 mod run;
 mod style;
 mod trace;
 mod violation;
+mod vulnerabilities;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -74,6 +77,7 @@ fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>,
         Command::Cc { .. } | Command::Cxx { .. } => String::new(),
         Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),
         Command::Harden(command) => return with_status(harden::run(command, style, messages)?),
+        Command::Report(command) => return with_status(report::run(command, style)?),
         Command::Trace(command) => return with_status(trace::run(command, messages)?),
         Command::Refine(command) => refine::run(command, messages)?,
         Command::Run(command) => return with_status(run::run(command, messages)?),

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::Session;
+use chestnut_analyzer::explanation::{Explanation, Question};
 use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
 use chestnut_rewriter::command_line::AnalysisFlags;
 use chestnut_rewriter::output::{self, FileError};
@@ -22,18 +24,49 @@ pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure>
 }
 
 /// The policy of a program; of a patched one, that of the program as it was before. Calls that are to fail are not
-/// allowed ones.
+/// allowed ones. A file that holds a policy stands for its program.
 pub(crate) fn policy(path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
+    let session = flags.cache.session().map_err(|source| Failure::Analysis { path: path.to_owned(), source })?;
+    policy_in(&session, path, flags)
+}
+
+/// The same for one of many programs.
+pub(crate) fn policy_in(session: &Session, path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
     let bytes = read(path)?;
-    let refused = |source| Failure::Refused { path: path.to_owned(), source };
-    let is_patched = chestnut_rewriter::is_patched(&bytes).map_err(refused)?;
-    let original = is_patched.then(|| chestnut_rewriter::unpatch(&bytes)).transpose().map_err(refused)?;
-    chestnut_rewriter::check(original.as_deref().unwrap_or(&bytes)).map_err(refused)?;
+    if bytes.starts_with(b"{") {
+        return read_policy(path);
+    }
+    let original = original(path, &bytes)?;
     let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
-    let mut policy = flags.analyze(path, original.as_deref()).map_err(analysis)?;
+    let policy = flags.analyze_in(session, path, original.as_deref()).map_err(analysis)?;
+    Ok(without_failing(policy, flags))
+}
+
+/// The same, with the answer to a question.
+pub(crate) fn explain(
+    path: &Path,
+    flags: &AnalysisFlags,
+    question: &Question,
+) -> Result<(Policy, Explanation), Failure> {
+    let original = original(path, &read(path)?)?;
+    let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
+    let (policy, explanation) = flags.explain(path, original.as_deref(), question).map_err(analysis)?;
+    Ok((without_failing(policy, flags), explanation))
+}
+
+/// What the program was before it was patched, if it is; refused if it is none.
+fn original(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    let refused = |source| Failure::Refused { path: path.to_owned(), source };
+    let is_patched = chestnut_rewriter::is_patched(bytes).map_err(refused)?;
+    let original = is_patched.then(|| chestnut_rewriter::unpatch(bytes)).transpose().map_err(refused)?;
+    chestnut_rewriter::check(original.as_deref().unwrap_or(bytes)).map_err(refused)?;
+    Ok(original)
+}
+
+fn without_failing(mut policy: Policy, flags: &AnalysisFlags) -> Policy {
     let failing = flags.failing();
     policy.allowed.retain(|call, _| !failing.contains_key(call));
-    Ok(policy)
+    policy
 }
 
 /// Reads a policy.

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use chestnut_analyzer::explanation::{Explanation, Question};
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_analyzer::{Cache, CacheError, ExecMode, ExecTarget, Options, Session};
@@ -171,16 +172,29 @@ impl AnalysisFlags {
         program: &Path,
         original: Option<&[u8]>,
     ) -> Result<Policy, AnalysisError> {
+        Ok(session.analyze(program, &self.options(original)?)?)
+    }
+
+    /// The same, with the answer to a question about the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::analyze`].
+    pub fn explain(
+        &self,
+        program: &Path,
+        original: Option<&[u8]>,
+        question: &Question,
+    ) -> Result<(Policy, Explanation), AnalysisError> {
+        Ok(self.cache.session()?.explain(program, &self.options(original)?, question)?)
+    }
+
+    fn options(&self, original: Option<&[u8]>) -> Result<Options, AnalysisError> {
         if let (Some(target), Execution::Deny(_)) = (self.exec_target.first(), self.exec) {
             return Err(AnalysisError::DeniedTarget(target.clone()));
         }
-        let mut options = self.options();
-        options.original = original.map(<[u8]>::to_vec);
-        Ok(session.analyze(program, &options)?)
-    }
-
-    fn options(&self) -> Options {
         let mut options = Options::default();
+        options.original = original.map(<[u8]>::to_vec);
         options.root.clone_from(&self.root);
         options.libraries.clone_from(&self.libraries);
         options.nss.clone_from(&self.nss);
@@ -192,7 +206,7 @@ impl AnalysisFlags {
         };
         options.exec_targets = self.exec_target.iter().map(target).collect();
         options.filter_of = Some(filter_of);
-        options
+        Ok(options)
     }
 
     /// What the user must know about programs that are executed and of which nothing is known; `None` if there are

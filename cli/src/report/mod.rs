@@ -1,0 +1,38 @@
+//! `chestnut report`: what a program may call, as a page for people who decide; and what filters take away, as a table
+//! about many programs.
+//!
+//! Input: programs, or policies of programs. Output: HTML in a file or on standard output; a table.
+
+mod headline;
+mod html;
+mod page;
+mod picture;
+mod tree;
+
+use std::process::ExitCode;
+
+use chestnut_rewriter::FilterOptions;
+
+use crate::arguments::Report;
+use crate::failure::Failure;
+use crate::style::Style;
+use crate::{program, vulnerabilities};
+
+/// Does what the arguments say.
+pub(crate) fn run(command: &Report, style: Style) -> Result<(String, ExitCode), Failure> {
+    let known = vulnerabilities::read(&command.vulnerabilities)?;
+    if command.table {
+        return headline::run(command, &known, style);
+    }
+    let [file] = command.files.as_slice() else { return Err(Failure::ManyPrograms) };
+    let policy = program::policy(file, &command.analysis)?;
+    let options = FilterOptions { failing: command.analysis.failing(), ..FilterOptions::default() };
+    let refused = |source| Failure::Refused { path: file.clone(), source };
+    let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
+    let html = page::Page { policy: &policy, filter: &filter, vulnerabilities: &known }.html();
+    let Some(path) = command.output.as_ref().filter(|path| path.as_os_str() != "-") else {
+        return Ok((html, ExitCode::SUCCESS));
+    };
+    program::write(path, html)?;
+    Ok((String::new(), ExitCode::SUCCESS))
+}
