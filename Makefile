@@ -2,6 +2,7 @@
 # make test    everything that must hold: formatting, lints, all tests, documentation
 # make sourcalyzer     the plug-in of chestnut cc, beside chestnut (installs clang 14 and LLVM's headers)
 # make sourcalyzer-table   builds musl 1.2.3 and programs with chestnut cc: calls allowed, made, missed; build time
+# make deb     packages for Debian, in target/deb: chestnut and dh-chestnut (make packaging uses them as a distribution would)
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
@@ -15,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench build fmt lint unit doc trace-cost trace-compare
+.PHONY: fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -68,6 +69,17 @@ judge:
 	@if [[ ! -x $(EVAL)/judge ]]; then echo "make judge: $(EVAL)/judge is not there" >&2; exit 2; fi
 	@$(MAKE) build
 	$(EVAL)/judge $(PATCHER) $(if $(ONLY),--only $(ONLY),--set open)
+
+manual: build
+	cargo build --release -p chestnut-cli --example manual
+
+deb: manual
+	@.ci/install-packages packaging
+	@packaging/build-deb $(dir $(PATCHER)) $(TARGET)/deb
+
+packaging: manual
+	@.ci/install-packages packaging
+	@tests/packaging/run $(dir $(PATCHER)) $(TARGET)/packaging
 
 SUITE ?= sqlite3 redis nginx coreutils bash perl python3
 

@@ -1,0 +1,6 @@
+#include <unistd.h>
+
+int quiet(void)
+{
+	return getppid() < 0;
+}

@@ -1,0 +1,6 @@
+int quiet(void);
+
+int main(void)
+{
+	return quiet();
+}
