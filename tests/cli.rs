@@ -90,6 +90,58 @@ fn analyze_says_what_the_golden_text_says() {
     golden("analyze-verbose.txt", &masked(&text_of(&["analyze", "-v", text(&program)]), &folder));
     let explained = text_of(&["explain", text(&program), "getppid", "execve"]);
     golden("explain.txt", &masked(&explained, &folder));
+    let through = text_of(&["explain", "--all-paths-through", "middle", text(&program)]);
+    golden("explain-through.txt", &masked(&through, &folder));
+    let nothing = text_of(&["explain", "--all-paths-through", "unused", text(&program)]);
+    assert!(nothing.ends_with("(unused) is not reached\n"), "{nothing}");
+}
+
+/// What a program may call more than a policy, where that lacks a call; a patched program is what it was before.
+#[test]
+fn differences_are_explained() {
+    let folder = TempDir::new().unwrap();
+    let program = program(&folder);
+    let mut policy: Policy = serde_json::from_str(&text_of(&["analyze", "--json", text(&program)])).unwrap();
+    policy.allowed.retain(|_, call| call.name != "getppid");
+    let stored = folder.path().join("policy.json");
+    std::fs::write(&stored, serde_json::to_vec(&policy).unwrap()).unwrap();
+    golden("difference.txt", &masked(&text_of(&["explain", "--diff", text(&stored), text(&program)]), &folder));
+    let patched = patch(&program);
+    let same = text_of(&["explain", "--diff", text(&patched), text(&program)]);
+    assert_eq!(same.matches(" may make 0 system calls ").count(), 2, "{same}");
+    let [one, other] = [&program, &patched].map(|path| text_of(&["explain", text(path), "getppid", "execve"]));
+    assert_eq!(one, other.replace("program.patched", "program"));
+}
+
+/// A policy comes from standard input, too; a program does not.
+#[test]
+fn a_policy_comes_from_standard_input() {
+    let folder = TempDir::new().unwrap();
+    let program = program(&folder);
+    let run = |input: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chestnut"));
+        command.args(["explain", "--diff", "-", text(&program)]).stdin(std::fs::File::open(input).unwrap());
+        command.output().unwrap()
+    };
+    let stored = folder.path().join("policy.json");
+    std::fs::write(&stored, text_of(&["analyze", "--json", text(&program)])).unwrap();
+    let output = run(&stored);
+    assert!(output.status.success() && output.stdout.starts_with(b"/"), "{output:?}");
+    let output = run(&program);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("its libraries are sought from where it is"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn colour_is_where_it_is_wanted() {
+    let folder = TempDir::new().unwrap();
+    let program = program(&folder);
+    assert!(!text_of(&["analyze", text(&program)]).contains('\u{1b}'));
+    assert!(text_of(&["--color", "always", "analyze", text(&program)]).contains("\u{1b}[1m"));
+    assert!(text_of(&["analyze", "--color=always", text(&program)]).contains("\u{1b}[1m"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [manual, completions] = ["man", "completions"].map(|name| folder.join(name));
     std::fs::create_dir_all(&manual)?;
     std::fs::create_dir_all(&completions)?;
-    for command in [arguments::Arguments::command(), patcher::Arguments::command()] {
+    for command in [arguments::command(), patcher::Arguments::command()] {
         // Pages of `help` would say what the others say.
         let command = command.disable_help_subcommand(true);
         write_completions(command.clone(), &completions)?;

@@ -4,19 +4,62 @@
 //! `chestnut-patch`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::Action;
 use chestnut_rewriter::command_line::{AnalysisFlags, call};
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Shows which system calls a program can make and why, which it does make, and what a patched program holds.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chestnut", version, after_help = EXIT_STATUSES)]
 pub(crate) struct Arguments {
+    /// Whether words are coloured: on a terminal if NO_COLOR is not set, always, or never.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
+    pub(crate) color: Colour,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// When words are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Wherever the output goes.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Commands by what they are for, as `--help` shows them.
+const COMMANDS: [(&str, &[&str]); 4] = [
+    ("To look at programs", &["analyze", "explain", "report", "inspect", "check"]),
+    ("To hold them to what they need", &["harden", "export"]),
+    ("To watch them", &["trace", "refine", "run", "explain-violation"]),
+    ("To compile them", &["cc", "c++", "notes"]),
+];
+
+/// The command line, with the commands in groups.
+pub(crate) fn command() -> clap::Command {
+    let command = Arguments::command();
+    let mut list = String::new();
+    for (heading, names) in COMMANDS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(list, "{heading}:");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+            let about = about.unwrap_or_default();
+            let _ = writeln!(list, "  {name:<18} {}", about.split([':', ';', ',', '.']).next().unwrap_or_default());
+        }
+        list.push('\n');
+    }
+    let template =
+        format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}");
+    command.help_template(template)
 }
 
 /// What is to be done.
@@ -70,6 +113,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = ANALYZE_HELP)]
 pub(crate) struct Analyze {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -88,7 +132,7 @@ pub(crate) struct Analyze {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = EXPLAIN_EXAMPLES)]
+#[command(after_help = EXPLAIN_HELP)]
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -120,6 +164,7 @@ pub(crate) struct Explain {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = CHECK_HELP)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -134,6 +179,7 @@ pub(crate) struct Check {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = INSPECT_HELP)]
 pub(crate) struct Inspect {
     /// Prints JSON.
     #[arg(long)]
@@ -145,7 +191,7 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = REPORT_EXAMPLES)]
+#[command(after_help = REPORT_HELP)]
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -173,6 +219,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = EXPORT_HELP)]
 pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -199,10 +246,7 @@ pub(crate) struct Export {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Exit status: 0 every program is patched, or was before; 1 some are refused, and which; 2 the command line, or a \
-                        file that it names, is wrong."
-)]
+#[command(after_help = HARDEN_HELP)]
 #[command(group = ArgGroup::new("which").required(true).args(["all", "list"]))]
 #[command(group = ArgGroup::new("where").required(true).args(["out", "in_place"]))]
 pub(crate) struct Harden {
@@ -294,7 +338,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = TRACED_STATUSES)]
+#[command(after_help = TRACE_HELP)]
 #[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]))]
 pub(crate) struct Trace {
     /// Writes the trace to a file, a JSON value a line, as it grows; without it a report is printed at the end.
@@ -323,6 +367,7 @@ pub(crate) struct Trace {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = REFINE_HELP)]
 pub(crate) struct Refine {
     /// Adds calls that were seen and that the policy does not allow.
     #[arg(long)]
@@ -346,7 +391,7 @@ pub(crate) struct Refine {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = TRACED_STATUSES)]
+#[command(after_help = RUN_HELP)]
 #[command(group = ArgGroup::new("mode").required(true).args(["ask", "learn", "log"]))]
 pub(crate) struct Run {
     /// Asks about a call that is not allowed, while its caller waits.
@@ -384,6 +429,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = VIOLATION_HELP)]
 pub(crate) struct ExplainViolation {
     /// Text that holds lines of the kernel's audit log (dmesg, journalctl -k, audit.log); standard input if not given.
     #[arg(value_name = "FILE")]
@@ -407,20 +453,87 @@ impl Command {
     }
 }
 
-const EXIT_STATUSES: &str =
-    "Exit status: 0 done; 1 the program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
+const EXIT_STATUSES: &str = "Examples:
+  chestnut analyze /usr/bin/curl          which system calls it can make
+  chestnut explain /usr/bin/curl execve   why it can make this one
+  chestnut-patch /usr/bin/curl ./curl     the same program, with a filter that refuses all others
 
-const EXPLAIN_EXAMPLES: &str = "Examples:
+Exit status: 0 done; 1 the program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
+
+const ANALYZE_HELP: &str = "Examples:
+  chestnut analyze /usr/bin/curl
+  chestnut analyze --json --root /srv/image usr/bin/curl >policy.json";
+
+const EXPLAIN_HELP: &str = "Examples:
   chestnut explain /usr/bin/curl execve
   chestnut explain --all-paths-through getaddrinfo /usr/bin/curl
   chestnut explain --diff policy-of-last-week.json /usr/bin/curl";
 
-const REPORT_EXAMPLES: &str = "Examples:
+const CHECK_HELP: &str = "Examples:
+  chestnut check ./curl || chestnut-patch --repatch ./curl ./curl.new
+
+Exit status: 0 the filter allows all that is needed now; 1 it does not, or the file is refused; 2 the command line is wrong, \
+or a file cannot be read.";
+
+const INSPECT_HELP: &str = "Examples:
+  chestnut inspect ./curl
+  chestnut inspect --json ./curl | jq .allowed";
+
+const REPORT_HELP: &str = "Examples:
   chestnut report /usr/bin/curl -o curl.html
   chestnut report --table /usr/bin/*
 
 Exit status: 0 done; 1 a program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
 
-const TRACED_STATUSES: &str = "Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be \
-                               executed or found; 125 if it cannot be traced; 2 if the command line, or a file that it \
-                               names, is wrong.";
+const EXPORT_HELP: &str = "Examples:
+  chestnut export --format docker /usr/bin/curl -o curl.json
+  chestnut export --format systemd /usr/sbin/nginx >/etc/systemd/system/nginx.service.d/calls.conf";
+
+const HARDEN_HELP: &str = "Examples:
+  chestnut harden --root /srv/image --all --in-place
+  chestnut harden --list programs --out hardened --report report
+
+Exit status: 0 every program is patched, or was before; 1 some are refused, and which; 2 the command line, or a file that it \
+names, is wrong.";
+
+const TRACE_HELP: &str = "Examples:
+  chestnut trace -- curl https://example.org/
+  chestnut trace -o curl.trace --policy policy.json -- curl https://example.org/
+
+Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be executed or found; 125 if it cannot \
+be traced; 2 if the command line, or a file that it names, is wrong.";
+
+const REFINE_HELP: &str = "Examples:
+  chestnut refine policy.json *.trace
+  chestnut refine policy.json *.trace --add -o policy-2.json";
+
+const RUN_HELP: &str = "Examples:
+  chestnut run --ask -- curl https://example.org/
+  chestnut run --log --policy policy.json -- curl https://example.org/
+
+Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be executed or found; 125 if it cannot \
+be traced; 2 if the command line, or a file that it names, is wrong.";
+
+const VIOLATION_HELP: &str = "Examples:
+  journalctl -k | chestnut explain-violation
+  chestnut explain-violation /var/log/audit/audit.log";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_and_has_examples() {
+        let command = command();
+        let mut listed: Vec<_> = COMMANDS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        listed.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(listed, names);
+        for command in command.get_subcommands().filter(|c| !["cc", "c++", "notes"].contains(&c.get_name())) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  "), "{}: {help}", command.get_name());
+        }
+        command.debug_assert();
+    }
+}

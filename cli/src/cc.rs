@@ -32,6 +32,9 @@ pub(crate) fn asked(arguments: &[OsString]) -> Option<(Language, &[OsString])> {
     match arguments.split_first()? {
         (command, rest) if command == "cc" => Some((Language::C, rest)),
         (command, rest) if command == "c++" => Some((Language::Cxx, rest)),
+        // Flags of chestnut's own before the command.
+        (flag, rest) if flag == "--color" => asked(rest.get(1..)?),
+        (flag, rest) if flag.as_encoded_bytes().starts_with(b"--color=") => asked(rest),
         _ => None,
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     NotAPolicy { path: PathBuf, reason: String },
     #[error("{}: not a table of vulnerabilities: {reason}", path.display())]
     NotATable { path: PathBuf, reason: String },
+    #[error("standard input: a policy can come from there, and no program: its libraries are sought from where it is")]
+    ProgramWithoutPlace,
     #[error("a page is about one program: --table compares many")]
     ManyPrograms,
     #[error("{}: the policy of {}, and not of {}", path.display(), of.display(), program.display())]
@@ -56,7 +58,7 @@ impl Failure {
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::File(_) | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
-            Self::NotATable { .. } | Self::ManyPrograms => 2,
+            Self::NotATable { .. } | Self::ManyPrograms | Self::ProgramWithoutPlace => 2,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Tracer(error) => tracer_status(error),
         }

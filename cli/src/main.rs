@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use chestnut_rewriter::command_line::{one_line, print};
 use chestnut_tracer::Messages;
-use clap::Parser;
+use clap::FromArgMatches;
 use serde_json::json;
 
 use arguments::{Arguments, Command};
@@ -46,9 +46,10 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr().lock(), "chestnut: {}", one_line(&failure));
         return ExitCode::from(CANNOT_COMPILE);
     }
-    let Arguments { command } = Arguments::parse();
+    let matches = arguments::command().get_matches();
+    let Arguments { color, command } = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut stdout = std::io::stdout().lock();
-    let answer = run(&command, Style::of(&stdout), &Messages::new(std::io::stderr()));
+    let answer = run(&command, Style::of(&stdout, color), &Messages::new(std::io::stderr()));
     let printed = answer.and_then(|(text, status)| {
         print(&mut stdout, &text).map_err(Failure::Output)?;
         Ok(status)

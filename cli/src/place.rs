@@ -99,7 +99,7 @@ mod tests {
 
     fn way(names: &[&str]) -> String {
         let evidence = Evidence::Site { site: step("w+0x2"), path: names.iter().map(|name| step(name)).collect() };
-        line(&evidence, Style::of(&std::io::stdin()))
+        line(&evidence, Style::of(&std::io::stdin(), crate::arguments::Colour::Never))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Input: the file that a command is about. Output: its bytes, or the policy of the program in it. Refused for the same
 //! reasons as by `chestnut-patch`: a script, a library, a damaged file.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::Session;
@@ -13,9 +14,20 @@ use chestnut_rewriter::output::{self, FileError};
 
 use crate::failure::Failure;
 
-/// Reads a file.
+/// Reads a file; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    Ok(output::read(path)?.bytes)
+    if !is_stream(path) {
+        return Ok(output::read(path)?.bytes);
+    }
+    let mut bytes = Vec::new();
+    let unreadable = |source| FileError::Read { path: "standard input".into(), source };
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// Writes a file that is no program.
@@ -34,7 +46,10 @@ pub(crate) fn policy(path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failu
 pub(crate) fn policy_in(session: &Session, path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
     let bytes = read(path)?;
     if bytes.starts_with(b"{") {
-        return read_policy(path);
+        return parse_policy(path, &bytes);
+    }
+    if is_stream(path) {
+        return Err(Failure::ProgramWithoutPlace);
     }
     let original = original(path, &bytes)?;
     let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
@@ -71,10 +86,13 @@ fn without_failing(mut policy: Policy, flags: &AnalysisFlags) -> Policy {
 
 /// Reads a policy.
 pub(crate) fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    parse_policy(path, &read(path)?)
+}
+
+fn parse_policy(path: &Path, bytes: &[u8]) -> Result<Policy, Failure> {
     let wrong = |reason: String| Failure::NotAPolicy { path: path.to_owned(), reason };
-    let bytes = read(path)?;
     // The version first: other fields of another version would be the lesser news.
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format == u64::from(POLICY_FORMAT) => {}
         Some(format) => return Err(wrong(format!("format {format}, expected {POLICY_FORMAT}"))),

@@ -16,11 +16,11 @@ pub(crate) fn run(command: &Refine, messages: &Messages) -> Result<String, Failu
     let changes = Changes { add: command.add, remove_unused: command.remove_unused };
     let text = found.text(&policy, changes);
     let refined = format!("{}\n", serde_json::to_string_pretty(&found.apply(&policy, changes))?);
-    if let Some(path) = &command.output {
+    if let Some(path) = command.output.as_ref().filter(|path| !program::is_stream(path)) {
         program::write(path, refined)?;
         return Ok(text);
     }
-    if !command.add && !command.remove_unused {
+    if command.output.is_none() && !command.add && !command.remove_unused {
         return Ok(text);
     }
     // The policy goes where another program reads it, so the differences go where a person does.

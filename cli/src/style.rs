@@ -1,8 +1,10 @@
-//! Colour, where a person looks: on a terminal, unless `NO_COLOR` is set (no-color.org).
+//! Colour, where a person looks: on a terminal, unless `NO_COLOR` is set (no-color.org) or `--color` says otherwise.
 //!
 //! Input: words. Output: the same, perhaps between escape sequences (ECMA-48, "SGR").
 
 use std::io::IsTerminal;
+
+use crate::arguments::Colour;
 
 /// How words are shown.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +13,15 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// The style for a stream.
-    pub(crate) fn of(stream: &impl IsTerminal) -> Self {
-        let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { is_coloured: stream.is_terminal() && !is_refused }
+    /// The style for a stream, as the command line has it.
+    pub(crate) fn of(stream: &impl IsTerminal, colour: Colour) -> Self {
+        let is_refused = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_coloured = match colour {
+            Colour::Auto => stream.is_terminal() && !is_refused(),
+            Colour::Always => true,
+            Colour::Never => false,
+        };
+        Self { is_coloured }
     }
 
     /// What the eye looks for: headings and names.

@@ -64,6 +64,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Says nothing, but why the program is refused.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
     /// Says more: libraries, assumptions, where everything went.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -77,5 +81,10 @@ pub(crate) struct Arguments {
     pub(crate) output: Option<PathBuf>,
 }
 
-const EXIT_STATUSES: &str = "Exit status: 0 done; 1 the program cannot be patched, or not written, and why; 2 the \
+const EXIT_STATUSES: &str = "Examples:
+  chestnut-patch /usr/bin/curl ./curl
+  chestnut-patch --action log --emit-policy policy.json /usr/sbin/nginx ./nginx
+  chestnut-patch --repatch ./curl ./curl.new
+
+Exit status: 0 done; 1 the program cannot be patched, or not written, and why; 2 the \
                              command line, or a file that a flag names, is wrong.";

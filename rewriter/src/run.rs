@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     let policy = analysis::policy(arguments, &input.bytes, repatched)?;
     analysis::emit(arguments, &policy)?;
     refuse_unresolved(arguments, &policy)?;
-    if let Some(warning) = arguments.analysis.warning(&policy) {
+    if let Some(warning) = arguments.analysis.warning(&policy).filter(|_| !arguments.quiet) {
         print(stderr, &format!("{warning}\n"))?;
     }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
@@ -57,6 +57,8 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     let report = Report { input, output, policy: &policy, rewritten: &rewritten, lost: &lost };
     if arguments.json {
         print(stdout, &format!("{:#}\n", report.json()))
+    } else if arguments.quiet {
+        Ok(())
     } else {
         print(stderr, &report.text(arguments.verbose))
     }
@@ -126,6 +128,9 @@ fn restore(
     if arguments.json {
         let result = json!({ "input": arguments.input, "output": path, "output_bytes": old.len(), "not_kept": lost });
         return print(stdout, &format!("{result:#}\n"));
+    }
+    if arguments.quiet {
+        return Ok(());
     }
     let losses = lost.iter().map(|loss| format!("warning: not kept: {loss}\n")).collect::<String>();
     print(stderr, &format!("{}: as it was before it was patched\n{losses}", path.display()))

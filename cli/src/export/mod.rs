@@ -49,7 +49,7 @@ pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
     let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
     let profile = Profile { program: &command.file, policy: &policy, filter: &filter };
     let bytes = profile.write(command.format)?;
-    let Some(path) = &command.output else { return Ok(bytes) };
+    let Some(path) = command.output.as_ref().filter(|path| !program::is_stream(path)) else { return Ok(bytes) };
     program::write(path, bytes)?;
     Ok(Vec::new())
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(command: &Report, style: Style) -> Result<(String, ExitCode), 
     let refused = |source| Failure::Refused { path: file.clone(), source };
     let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
     let html = page::Page { policy: &policy, filter: &filter, vulnerabilities: &known }.html();
-    let Some(path) = command.output.as_ref().filter(|path| path.as_os_str() != "-") else {
+    let Some(path) = command.output.as_ref().filter(|path| !program::is_stream(path)) else {
         return Ok((html, ExitCode::SUCCESS));
     };
     program::write(path, html)?;
