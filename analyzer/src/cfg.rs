@@ -75,6 +75,9 @@ pub fn direct_jump_target(instruction: &Instruction) -> Option<Vaddr> {
     (is_jump && is_near).then(|| Vaddr(instruction.near_branch_target()))
 }
 
+/// More edges from computed jumps than this are not drawn: what they lead to is entered with nothing known.
+pub(crate) const MOST_EDGES: usize = 1 << 22;
+
 /// Sets the flag of each block that another one leads to.
 fn mark_successors(blocks: &[Block], flags: &mut [bool]) {
     for &successor in blocks.iter().flat_map(|block| &block.successors) {
@@ -137,7 +140,13 @@ impl Cfg {
 
         let starts: Vec<usize> = leader.iter().enumerate().filter(|(_, is)| **is).map(|(index, _)| index).collect();
         let block_at = |address: Vaddr| at(address).and_then(|index| starts.binary_search(&index).ok());
-        let tables: Vec<BlockId> = targets.iter().filter_map(|&target| block_at(target)).collect();
+        let mut tables: Vec<BlockId> = targets.iter().filter_map(|&target| block_at(target)).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        let computed = instructions.iter().filter(|i| i.flow_control() == FlowControl::IndirectBranch);
+        let computed = computed.filter(|i| !jumps.contains_key(&Vaddr(i.ip()))).count();
+        let is_too_much = computed.saturating_mul(tables.len()) > MOST_EDGES;
+        let hidden = if is_too_much { std::mem::take(&mut tables) } else { Vec::new() };
         let mut blocks = Vec::with_capacity(starts.len());
         for (id, &start) in starts.iter().enumerate() {
             let end = starts.get(id + 1).copied().unwrap_or(instructions.len());
@@ -176,14 +185,16 @@ impl Cfg {
         let mut has_predecessor = vec![false; blocks.len()];
         mark_successors(&blocks, &mut has_predecessor);
         let entry = block_at(entry).unwrap_or(0);
-        let is_foreign: FxHashSet<BlockId> = entries.iter().filter_map(|&at| block_at(at)).collect();
+        let entered = entries.iter().filter_map(|&at| block_at(at)).chain(hidden);
+        let is_foreign: FxHashSet<BlockId> = entered.collect();
         let is_orphan = |id: BlockId| !has_predecessor.get(id).copied().unwrap_or(false) && id != entry;
         let mut orphans: Vec<BlockId> = (0..blocks.len()).filter(|id| is_foreign.contains(id)).collect();
         if !is_followed {
             let lost: Vec<BlockId> =
                 (0..blocks.len()).filter(|id| is_orphan(*id) && !is_foreign.contains(id)).collect();
             // Where a label is known by its distance only, the function's own computed jumps are the way to it.
-            if !is_whole || !lead_to(&mut blocks, instructions, &lost) {
+            let is_too_much = computed.saturating_mul(lost.len()) > MOST_EDGES;
+            if !is_whole || is_too_much || !lead_to(&mut blocks, instructions, &lost) {
                 orphans.extend(lost);
             }
         }

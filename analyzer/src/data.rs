@@ -191,7 +191,7 @@ fn words_that_point<'i>(image: &'i Image<'_>) -> impl Iterator<Item = Pointer> +
     let ranges = image.data_ranges();
     ranges.into_iter().flat_map(move |Range { start, end }| {
         let is_symbol = is_symbol.clone();
-        let first = start.0.next_multiple_of(8);
+        let first = start.0.checked_next_multiple_of(8).unwrap_or(u64::MAX);
         (first..end.0).step_by(8).filter(move |&slot| !is_symbol(slot)).filter_map(move |slot| {
             let value = Vaddr(image.read_u64(Vaddr(slot))?);
             let points = image.is_code(value) || image.is_data(value);

@@ -20,6 +20,10 @@ use crate::registers::State;
 /// would otherwise grow one number at a time.
 const PATIENCE: u32 = 6;
 
+/// In functions with more blocks nothing is known where one starts: their states would take all memory. The largest
+/// interpreters have some thousands.
+const MOST_BLOCKS: usize = 1 << 18;
+
 /// Runs the analysis and calls `observe` once for each instruction that `wanted` picks, with the state before it.
 /// Instructions that no path reaches are observed with everything unknown, unless they are dead.
 pub fn observe(
@@ -29,6 +33,9 @@ pub fn observe(
     wanted: impl Fn(&Instruction) -> bool,
     mut observe: impl FnMut(&Instruction, Vaddr, &State),
 ) {
+    if cfg.blocks().len() > MOST_BLOCKS {
+        return observe_locally(memory, instructions, cfg, wanted, observe);
+    }
     let mut factory = InstructionInfoFactory::new();
     let chosen = containing(instructions, cfg, &wanted);
     if chosen.is_empty() {

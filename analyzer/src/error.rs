@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::elf::ImageError;
+use crate::limits::Excess;
 use crate::loader::LoadError;
 
 /// A refused analysis.
@@ -23,6 +24,15 @@ pub enum Error {
         /// Which rule.
         #[source]
         source: ImageError,
+    },
+    /// A file goes beyond a limit.
+    #[error("{} cannot be analysed", path.display())]
+    Limit {
+        /// The file, without the root's prefix.
+        path: PathBuf,
+        /// Which limit.
+        #[source]
+        source: Excess,
     },
     /// A program that an option names as one that is executed cannot be analysed.
     #[error("--exec-target {target}")]

@@ -23,6 +23,7 @@ use crate::address::Vaddr;
 use crate::elf::{FrameDescription, GoFunction, Image};
 use crate::instruction::{Reference, ReferenceKind, Role, references, role};
 use crate::jump_table::JumpTables;
+use crate::limits::{Budget, Excess};
 use followed::Followed;
 use gaps::Gaps;
 
@@ -85,7 +86,9 @@ impl Function {
     /// Whether `at` lies in the body.
     #[must_use]
     pub fn contains(&self, at: Vaddr) -> bool {
-        self.extents.iter().any(|&(start, end)| start <= at && at < end)
+        // They are sorted, and no two overlap.
+        let behind = self.extents.partition_point(|&(start, _)| start <= at);
+        behind.checked_sub(1).and_then(|index| self.extents.get(index)).is_some_and(|&(_, end)| at < end)
     }
 
     /// Decodes the body again, in address order.
@@ -166,6 +169,7 @@ pub struct Functions {
     starts: Vec<Vaddr>,
     /// Whose body holds what: where a piece starts, and the function with the highest start among those that hold it.
     pieces: Vec<(Vaddr, Option<FunctionId>)>,
+    excess: Option<Excess>,
 }
 
 impl Functions {
@@ -173,17 +177,25 @@ impl Functions {
     /// position-dependent files words that look like one).
     #[must_use]
     pub fn discover(image: &Image<'_>, pointers: &[Vaddr]) -> Self {
-        let mut described: Vec<Function> = image
-            .frame_descriptions()
+        let code = image.executable_ranges().into_iter().map(|range| range.end.0.saturating_sub(range.start.0));
+        let code = code.fold(0, u64::saturating_add);
+        let bodies = Budget::new("bytes of code in frame descriptions, which overlap", code);
+        let pads = Budget::new("bytes of exception tables, which several functions share", image.size());
+        let frames = image.frame_descriptions();
+        let mut described: Vec<Function> = frames
             .par_iter()
             .filter(|frame| !is_linkage_table(image, frame))
-            .map(|frame| described_function(image, frame, next_start(image.frame_descriptions(), frame)))
+            .filter(|frame| bodies.take(reach(image, frame, next_start(frames, frame))))
+            .filter(|frame| frame.lsda.is_none_or(|lsda| pads.take(image.landing_pad_bytes(lsda))))
+            .map(|frame| described_function(image, frame, next_start(frames, frame)))
             .collect();
         let table = image.go_table().map_or(&[][..], |table| &table.functions);
         let undescribed = table.par_iter().filter(|function| !is_described(image, function.start));
         described.par_extend(undescribed.map(|function| listed_function(image, function)));
         let gaps = Gaps::new(image, &described);
-        let followed = Followed::new(image, &gaps, &described, pointers).run();
+        // An instruction has about four bytes.
+        let paths = Budget::new("instructions on paths through code without frame descriptions", code / 4);
+        let followed = Followed::new(image, &gaps, &described, pointers, &paths).run();
         let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
         // Of descriptions that begin at one place the longest counts.
         let end = |f: &Function| Reverse(f.extents.first().map(|(_, end)| *end));
@@ -191,9 +203,18 @@ impl Functions {
         functions.dedup_by_key(|f| f.start);
         let pieces = pieces(&functions);
         let starts = functions.iter().map(|f| f.start).collect();
-        let mut found = Self { functions, starts, pieces };
-        found.resolve_jump_tables(image);
+        let excess = bodies.excess().or(pads.excess()).or(paths.excess());
+        let mut found = Self { functions, starts, pieces, excess };
+        let entries = Budget::new("entries of jump tables, which several functions share", image.size() / 8);
+        found.resolve_jump_tables(image, &entries);
+        found.excess = excess.or(entries.excess());
         found
+    }
+
+    /// The limit that the code goes beyond: these are not all functions then.
+    #[must_use]
+    pub const fn excess(&self) -> Option<Excess> {
+        self.excess
     }
 
     /// The functions, sorted by start.
@@ -224,12 +245,12 @@ impl Functions {
         self.starts.binary_search(&at).is_ok()
     }
 
-    fn resolve_jump_tables(&mut self, image: &Image<'_>) {
+    fn resolve_jump_tables(&mut self, image: &Image<'_>, budget: &Budget) {
         let tables = JumpTables::new(image, self);
         let found: Vec<Vec<Reference>> = self
             .functions
             .par_iter()
-            .map(|f| if f.has_indirect_jump { tables.targets(f, self) } else { Vec::new() })
+            .map(|f| if f.has_indirect_jump { tables.targets(f, self, budget) } else { Vec::new() })
             .collect();
         for (function, mut targets) in self.functions.iter_mut().zip(found) {
             if !targets.is_empty() {
@@ -276,6 +297,12 @@ fn pieces(functions: &[Function]) -> Vec<(Vaddr, Option<FunctionId>)> {
 fn next_start(frames: &[FrameDescription], frame: &FrameDescription) -> Vaddr {
     let index = frames.partition_point(|other| other.start < frame.end);
     frames.get(index).map_or(Vaddr(u64::MAX), |next| next.start)
+}
+
+/// How many bytes are decoded for a description, at most: up to where the next one starts, or the file part ends.
+fn reach(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) -> u64 {
+    let available = image.bytes_from(frame.start).map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    available.min(next.0.saturating_sub(frame.start.0))
 }
 
 /// Decodes the body that a frame description bounds, and what it runs on into: where unwinding is impossible (around

@@ -18,6 +18,7 @@ use crate::address::Vaddr;
 use crate::elf::Image;
 use crate::functions::{Function, Functions};
 use crate::instruction::{Reference, ReferenceKind};
+use crate::limits::Budget;
 
 /// Reads jump tables of one file.
 #[derive(Debug)]
@@ -41,9 +42,8 @@ impl<'a, 'data> JumpTables<'a, 'data> {
         Self { image, taken, called }
     }
 
-    /// The targets of the tables that `function` refers to.
-    #[must_use]
-    pub fn targets(&self, function: &Function, functions: &Functions) -> Vec<Reference> {
+    /// The targets of the tables that `function` refers to, as far as the budget reaches.
+    pub(crate) fn targets(&self, function: &Function, functions: &Functions, budget: &Budget) -> Vec<Reference> {
         let belongs = |target: &Vaddr| {
             function.contains(*target)
                 || functions
@@ -57,6 +57,7 @@ impl<'a, 'data> JumpTables<'a, 'data> {
                 .relative(reference.target)
                 .take_while(belongs)
                 .chain(self.absolute(reference.target).take_while(belongs));
+            let both = both.take_while(|_| budget.take(1));
             found.extend(both.map(|target| Reference { target, kind: ReferenceKind::JumpTable, from: reference.from }));
         }
         found

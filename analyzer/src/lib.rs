@@ -28,6 +28,7 @@ pub mod indirect_callers;
 pub mod instruction;
 pub mod jump_table;
 pub mod late_loading;
+pub mod limits;
 pub mod loader;
 pub mod loader_state;
 pub mod mapping;

@@ -16,6 +16,7 @@ use crate::dataflow;
 use crate::elf::Image;
 use crate::functions::{FunctionId, Functions};
 use crate::instruction::{ReferenceKind, Role, role};
+use crate::limits::Excess;
 use crate::loader_state::LoaderState;
 use crate::notes::{Notes, Problem};
 use crate::registers::{SYSCALL_ARGUMENTS, State};
@@ -43,6 +44,7 @@ pub struct ModuleSummary {
     loader_state: OnceLock<LoaderState>,
     notes: Notes,
     notes_problem: Option<Problem>,
+    excess: Option<Excess>,
 }
 
 impl ModuleSummary {
@@ -63,6 +65,7 @@ impl ModuleSummary {
         };
         let noted = notes.functions.iter().map(|note| note.address);
         let functions = Functions::discover(image, &targets.iter().copied().chain(noted).collect::<Vec<_>>());
+        let excess = functions.excess().or(image.go_methods().excess);
         let taken = functions.all().iter().flat_map(|f| &f.references).filter(|r| r.kind == ReferenceKind::Address);
         let data = Data::new(image, pointers, taken.map(|r| r.target));
         let mut interior: Vec<Vaddr> =
@@ -71,15 +74,24 @@ impl ModuleSummary {
         let answers = Answers::default();
         let code = Code::new(image, &functions, &data, &interior, &answers);
         let sites = (0_u32..).map(FunctionId).zip(functions.all()).collect::<Vec<_>>();
-        let sites = sites.into_par_iter().filter(|(_, f)| !f.syscalls.is_empty()).map(|(id, function)| {
-            let (instructions, cfg) = code.control_flow(function);
-            let mut found = Vec::new();
-            let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
-            dataflow::observe(&code.memory(), &instructions, &cfg, wanted, |_, at, state| found.push(site(at, state)));
-            (id, found)
-        });
+        let sites =
+            sites.into_par_iter().filter(|(_, f)| excess.is_none() && !f.syscalls.is_empty()).map(|(id, function)| {
+                let (instructions, cfg) = code.control_flow(function);
+                let mut found = Vec::new();
+                let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
+                dataflow::observe(&code.memory(), &instructions, &cfg, wanted, |_, at, state| {
+                    found.push(site(at, state))
+                });
+                (id, found)
+            });
         let sites = sites.collect();
-        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new(), notes, notes_problem }
+        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new(), notes, notes_problem, excess }
+    }
+
+    /// The limit that the file goes beyond: not all of it is known then.
+    #[must_use]
+    pub const fn excess(&self) -> Option<Excess> {
+        self.excess
     }
 
     /// The functions of the file.

@@ -11,7 +11,7 @@ use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
-use crate::cfg::Cfg;
+use crate::cfg::{Cfg, MOST_EDGES};
 use crate::dataflow;
 use crate::functions::Function;
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
@@ -44,6 +44,10 @@ pub fn find(
         }
     }
     let mut sums = sums(instructions);
+    let targets = tables.values().map(|(_, targets)| targets.len()).fold(0, usize::saturating_add);
+    if sums.len().saturating_mul(targets) > MOST_EDGES {
+        return found;
+    }
     let is_sum = |sums: &FxHashMap<Vaddr, Vaddr>, i: &Instruction| sums.contains_key(&Vaddr(i.ip()));
     for round in 0..=MOST_ROUNDS {
         sums.retain(|_, jump| !found.contains_key(jump));

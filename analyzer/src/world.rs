@@ -267,8 +267,13 @@ impl<'o> World<'o> {
         let images = parsed?;
         let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
         let new: Vec<_> = files.collect();
-        let mut found =
+        let mut found: Vec<Arc<ModuleSummary>> =
             new.par_iter().map(|(image, file)| self.session.summaries().of(file.contents(), image)).collect();
+        for ((_, file), summary) in new.iter().zip(&found) {
+            if let Some(source) = Arc::as_ref(summary).excess() {
+                return Err(Error::Limit { path: file.path().to_owned(), source });
+            }
+        }
         self.summaries.append(&mut found);
         Ok(images)
     }

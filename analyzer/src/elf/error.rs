@@ -147,7 +147,7 @@ pub enum ImageError {
         size: u64,
     },
     /// A name starts outside the string table, or has no NUL before the end of it.
-    #[error("{what}: string at {offset:#x} is not NUL-terminated within the {size:#x} bytes of DT_STRTAB")]
+    #[error("{what}: string at {offset:#x} is not NUL-terminated within the {size:#x} bytes of DT_STRTAB, or 65536")]
     String {
         /// Whose name.
         what: &'static str,

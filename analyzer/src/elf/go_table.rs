@@ -100,7 +100,9 @@ impl<'data> GoTable<'data> {
         if candidates.is_empty() {
             return None;
         }
-        finder.modules(&candidates).into_iter().find_map(|(module, layout)| finder.read(module, layout))
+        // Descriptions of a module that share one long table could have it read again and again.
+        let mut left = u64::try_from(space.file_words()).map_or(u64::MAX, |words| words.saturating_mul(4));
+        finder.modules(&candidates).into_iter().find_map(|(module, layout)| finder.read(module, layout, &mut left))
     }
 
     /// The function that holds `at`.
@@ -167,7 +169,7 @@ impl<'data> Finder<'_, 'data> {
     }
 
     /// Reads the table that the description at `module` belongs to; `None` if anything does not fit.
-    fn read(&self, module: Vaddr, layout: Layout) -> Option<GoTable<'data>> {
+    fn read(&self, module: Vaddr, layout: Layout, left: &mut u64) -> Option<GoTable<'data>> {
         let field = |offset: u64| module.checked_add(offset).and_then(|at| self.word(at));
         let start = Vaddr(field(0)?);
         let functions = Vaddr(field(layout.functions_at)?);
@@ -185,6 +187,7 @@ impl<'data> Finder<'_, 'data> {
         if !is_ordered || !is_code || !is_there || text > lowest || highest > text_end {
             return None;
         }
+        *left = left.checked_sub(count)?;
         let base = if layout.width == 4 { text } else { Vaddr(0) };
         let starts = self.starts(index, count, base, layout.width)?;
         if starts.first().map(|(at, _)| *at) != Some(lowest) || starts.last().map(|(at, _)| *at) != Some(highest) {

@@ -16,6 +16,7 @@ use rustc_hash::FxHashSet;
 use super::go_table::GoTable;
 use super::segment::{AddressSpace, Segment};
 use crate::address::Vaddr;
+use crate::limits::{Budget, Excess};
 
 /// The methods of all types.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct GoMethods {
     pub offsets: Vec<(Vaddr, Vaddr)>,
     /// From the first type with methods to the last: types refer to each other by offsets too.
     pub place: Option<Range<Vaddr>>,
+    /// The limit beyond which there are methods.
+    pub excess: Option<Excess>,
 }
 
 /// Bytes of what all type descriptions begin with.
@@ -53,15 +56,25 @@ impl GoMethods {
     pub(super) fn find(space: &AddressSpace<'_>, table: &GoTable<'_>) -> Self {
         let starts: FxHashSet<Vaddr> = table.functions.iter().map(|function| function.start).collect();
         let mut found = Self::default();
+        let budget = Budget::new(
+            "methods of Go's types, which share them",
+            u64::try_from(space.file_words()).unwrap_or(u64::MAX),
+        );
         for segment in space.segments().iter().filter(|segment| !segment.is_executable()) {
-            found.search(space, table, segment, &starts);
+            found.search((space, table, &budget), segment, &starts);
         }
+        found.excess = budget.excess();
         found.offsets.sort_unstable();
         found.offsets.dedup();
         found
     }
 
-    fn search(&mut self, space: &AddressSpace<'_>, table: &GoTable<'_>, segment: &Segment, starts: &FxHashSet<Vaddr>) {
+    fn search(
+        &mut self,
+        (space, table, budget): (&AddressSpace<'_>, &GoTable<'_>, &Budget),
+        segment: &Segment,
+        starts: &FxHashSet<Vaddr>,
+    ) {
         let Some(bytes) = space.bytes(segment.p_vaddr, segment.p_filesz) else { return };
         let padding = usize::try_from(segment.p_vaddr.0.wrapping_neg() % 8).unwrap_or(0);
         let places = (padding..bytes.len()).step_by(8);
@@ -71,7 +84,7 @@ impl GoMethods {
             let at = u64::try_from(offset).ok().and_then(|offset| segment.p_vaddr.checked_add(offset));
             let Some(at) = at.filter(|at| !table.place.contains(at)) else { continue };
             for &distance in uncommon_at(kind) {
-                let Some(end) = self.methods(space, table, starts, at, distance) else { continue };
+                let Some(end) = self.methods((space, table, budget), starts, at, distance) else { continue };
                 let first = self.place.as_ref().map_or(at, |place| place.start.min(at));
                 let last = self.place.as_ref().map_or(end, |place| place.end.max(end));
                 self.place = Some(first..last);
@@ -82,8 +95,7 @@ impl GoMethods {
     /// Takes the methods of the type at `at`, whose `UncommonType` stands `distance` bytes behind; where they end.
     fn methods(
         &mut self,
-        space: &AddressSpace<'_>,
-        table: &GoTable<'_>,
+        (space, table, budget): (&AddressSpace<'_>, &GoTable<'_>, &Budget),
         starts: &FxHashSet<Vaddr>,
         at: Vaddr,
         distance: u64,
@@ -99,6 +111,9 @@ impl GoMethods {
         let end = first.checked_add(u64::from(count).checked_mul(RECORD)?)?;
         let mut found = Vec::new();
         for number in 0..u64::from(count) {
+            if !budget.take(1) {
+                return None;
+            }
             let record = first.checked_add(number.checked_mul(RECORD)?)?;
             for slot in [record.checked_add(8)?, record.checked_add(12)?] {
                 let offset = u32::from_le_bytes(space.array(slot)?);

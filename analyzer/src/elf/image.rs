@@ -39,6 +39,7 @@ pub struct Image<'data> {
     relocations: Vec<Relocation>,
     tls: Option<TlsImage>,
     sections: OnceLock<Vec<Section<'data>>>,
+    code_sections: OnceLock<Vec<Range<Vaddr>>>,
     hints: OnceLock<Hints<'data>>,
     frames: OnceLock<FrameTable>,
     go_table: OnceLock<Option<GoTable<'data>>>,
@@ -76,6 +77,7 @@ impl<'data> Image<'data> {
             relocations,
             tls,
             sections: OnceLock::new(),
+            code_sections: OnceLock::new(),
             hints: OnceLock::new(),
             frames: OnceLock::new(),
             go_table: OnceLock::new(),
@@ -87,6 +89,12 @@ impl<'data> Image<'data> {
     #[must_use]
     pub const fn data(&self) -> &'data [u8] {
         self.outline.data
+    }
+
+    /// How many bytes the file has.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.data().len()).unwrap_or(u64::MAX)
     }
 
     /// `e_entry`; `None` if it is zero.
@@ -287,6 +295,17 @@ impl<'data> Image<'data> {
     /// The table cannot be read, or names an address that is not code.
     pub fn landing_pads(&self, lsda: Vaddr, function_start: Vaddr) -> Result<Vec<LandingPad>, LandingPadError> {
         landing_pad::landing_pads(&self.outline.space, lsda, function_start)
+    }
+
+    /// How many bytes [`Self::landing_pads`] reads, by what the table itself says.
+    #[must_use]
+    pub fn landing_pad_bytes(&self, lsda: Vaddr) -> u64 {
+        landing_pad::length(&self.outline.space, lsda)
+    }
+
+    /// Where section headers say that code is, sorted, and without overlaps.
+    pub(super) fn code_sections(&self) -> &[Range<Vaddr>] {
+        self.code_sections.get_or_init(|| section::code(self.sections()))
     }
 
     pub(super) const fn program_headers(&self) -> &'data [elf::ProgramHeader64<LE>] {

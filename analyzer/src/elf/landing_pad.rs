@@ -47,6 +47,13 @@ pub struct LandingPad {
     pub calls: (Vaddr, Vaddr),
 }
 
+/// How many bytes the call-site table of the LSDA at `lsda` has; zero if it cannot be read.
+pub(super) fn length(space: &AddressSpace<'_>, lsda: Vaddr) -> u64 {
+    let Some(bytes) = space.bytes_from(lsda) else { return 0 };
+    let mut table = Table { space, lsda, bytes, rest: EndianSlice::new(bytes, LittleEndian) };
+    table.call_sites(lsda).map_or(0, |(_, _, sites)| u64::try_from(sites.len()).unwrap_or(u64::MAX))
+}
+
 /// The landing pads of the LSDA at `lsda`, for the description that starts at `function_start`; ascending.
 pub(super) fn landing_pads(
     space: &AddressSpace<'_>,
@@ -76,10 +83,9 @@ struct Table<'space, 'data> {
     rest: EndianSlice<'data, LittleEndian>,
 }
 
-impl Table<'_, '_> {
-    /// Reads header and call-site table: pads, each with where its calls start and end. Sums wrap, as the unwinder's
-    /// do; what they give is checked by the caller.
-    fn landing_pads(&mut self, function_start: Vaddr) -> gimli::Result<Vec<(u64, u64, u64)>> {
+impl<'data> Table<'_, 'data> {
+    /// Reads the header: what landing pads count from, the encoding of call sites, and their table.
+    fn call_sites(&mut self, function_start: Vaddr) -> gimli::Result<(u64, DwEhPe, EndianSlice<'data, LittleEndian>)> {
         // Landing pads count from here: the function's start, unless the table says otherwise.
         let base_encoding = self.encoding()?;
         let base = if base_encoding == gimli::DW_EH_PE_omit {
@@ -91,9 +97,16 @@ impl Table<'_, '_> {
         if self.encoding()? != gimli::DW_EH_PE_omit {
             self.rest.read_uleb128()?;
         }
-        let site_encoding = self.encoding()?;
+        let encoding = self.encoding()?;
         let length = usize::try_from(self.rest.read_uleb128()?).map_err(|_| gimli::Error::UnsupportedOffset)?;
-        let mut sites = Table { rest: self.rest.split(length)?, ..*self };
+        Ok((base, encoding, self.rest.split(length)?))
+    }
+
+    /// Reads header and call-site table: pads, each with where its calls start and end. Sums wrap, as the unwinder's
+    /// do; what they give is checked by the caller.
+    fn landing_pads(&mut self, function_start: Vaddr) -> gimli::Result<Vec<(u64, u64, u64)>> {
+        let (base, site_encoding, rest) = self.call_sites(function_start)?;
+        let mut sites = Table { rest, ..*self };
         let mut pads = Vec::new();
         while !sites.rest.is_empty() {
             // Calls count from the function's start; the action behind the pad does not tell where control goes.

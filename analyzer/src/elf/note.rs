@@ -6,10 +6,13 @@
 
 use object::elf;
 
+/// Notes of a program are some hundred bytes; a thousand segments may claim the whole file for theirs.
+const MOST_BYTES: usize = 1 << 16;
+
 /// The build-id among the notes of `bytes`.
 pub(super) fn build_id(bytes: &[u8], p_align: u64) -> Option<&[u8]> {
     let align = if p_align == 8 { 8 } else { 4 };
-    let mut rest = bytes;
+    let mut rest = bytes.get(..MOST_BYTES).unwrap_or(bytes);
     loop {
         let (header, _) = rest.as_chunks::<4>();
         let [name_size, descriptor_size, kind] = header.first_chunk()?.map(u32::from_le_bytes);

@@ -28,7 +28,7 @@ impl Image<'_> {
         for segment in self.segments() {
             let Some(end) = segment.p_vaddr.checked_add(segment.p_filesz) else { continue };
             let mut at = segment.p_vaddr;
-            for code in self.code_sections().filter(|_| segment.is_executable()) {
+            for code in self.code_sections().iter().filter(|_| segment.is_executable()) {
                 if at < code.start && code.start < end {
                     ranges.push(at..code.start);
                 }
@@ -54,12 +54,9 @@ impl Image<'_> {
     /// Whether section headers say that `at` is code; true where there are none.
     #[must_use]
     pub fn is_in_code_section(&self, at: Vaddr) -> bool {
-        let mut any = false;
-        let found = self.code_sections().any(|code| {
-            any = true;
-            code.contains(&at)
-        });
-        found || !any
+        let all = self.code_sections();
+        let before = all.partition_point(|code| code.start <= at).checked_sub(1).and_then(|index| all.get(index));
+        all.is_empty() || before.is_some_and(|code| code.contains(&at))
     }
 
     /// Addresses where one kind of content ends and another begins: segments, tables that the dynamic section names,
@@ -76,10 +73,5 @@ impl Image<'_> {
         }
         all.extend(self.sections().iter().filter_map(Section::addresses).flat_map(|range| [range.start, range.end]));
         all
-    }
-
-    fn code_sections(&self) -> impl Iterator<Item = Range<Vaddr>> + '_ {
-        let is_code = |section: &&Section<'_>| section.header.sh_flags.get(LE).0 & elf::SHF_EXECINSTR.0 != 0;
-        self.sections().iter().filter(is_code).filter_map(Section::addresses)
     }
 }

@@ -44,6 +44,21 @@ pub(super) fn sections<'data>(data: &'data [u8], fields: SectionHeaderFields) ->
     headers(data, fields).unwrap_or_default()
 }
 
+/// Where executable sections stand, sorted; those that touch or overlap are one.
+pub(super) fn code(sections: &[Section<'_>]) -> Vec<Range<Vaddr>> {
+    let is_code = |section: &&Section<'_>| section.header.sh_flags.get(LE).0 & elf::SHF_EXECINSTR.0 != 0;
+    let mut all: Vec<_> = sections.iter().filter(is_code).filter_map(Section::addresses).collect();
+    all.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<Vaddr>> = Vec::new();
+    for range in all {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 fn headers<'data>(data: &'data [u8], fields: SectionHeaderFields) -> Option<Vec<Section<'data>>> {
     if fields.e_shoff == 0 || usize::from(fields.e_shentsize) != size_of::<elf::SectionHeader64<LE>>() {
         return None;

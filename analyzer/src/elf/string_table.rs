@@ -7,6 +7,9 @@ use std::ffi::CStr;
 
 use super::error::ImageError;
 
+/// Longer names are none: C++ and Rust have some of a few thousand bytes.
+const LONGEST_NAME: usize = 1 << 16;
+
 /// Names by offset.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StringTable<'data>(&'data [u8]);
@@ -28,6 +31,7 @@ impl<'data> StringTable<'data> {
     /// The name at `offset`, if there is one: for tables that are hints only.
     pub(super) fn hint(&self, offset: u64) -> Option<&'data [u8]> {
         let tail = self.0.get(usize::try_from(offset).ok()?..)?;
+        let tail = tail.get(..LONGEST_NAME).unwrap_or(tail);
         CStr::from_bytes_until_nul(tail).ok().map(CStr::to_bytes)
     }
 }

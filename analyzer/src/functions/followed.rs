@@ -17,6 +17,7 @@ use super::{Function, StartEvidence, decode, stops};
 use crate::address::Vaddr;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
+use crate::limits::Budget;
 use crate::never_return;
 use crate::syscall::SyscallNr;
 
@@ -30,6 +31,7 @@ const LONGEST_TRAP: u64 = 6;
 pub(super) struct Followed<'a, 'data> {
     image: &'a Image<'data>,
     gaps: &'a Gaps,
+    budget: &'a Budget,
     work: BTreeSet<Vaddr>,
     done: BTreeMap<Vaddr, Function>,
     /// Behind a call to one of these another function begins.
@@ -37,7 +39,13 @@ pub(super) struct Followed<'a, 'data> {
 }
 
 impl<'a, 'data> Followed<'a, 'data> {
-    pub(super) fn new(image: &'a Image<'data>, gaps: &'a Gaps, described: &[Function], pointers: &[Vaddr]) -> Self {
+    pub(super) fn new(
+        image: &'a Image<'data>,
+        gaps: &'a Gaps,
+        described: &[Function],
+        pointers: &[Vaddr],
+        budget: &'a Budget,
+    ) -> Self {
         let dynamic = image.dynamic();
         let symbols = image.function_hints().iter().map(|hint| hint.address);
         let named = image.entry().into_iter().chain(dynamic.and_then(|d| d.init)).chain(dynamic.and_then(|d| d.fini));
@@ -46,13 +54,16 @@ impl<'a, 'data> Followed<'a, 'data> {
         let likely = symbols.chain(taken).chain(pointers.iter().copied());
         let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
         let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
-        Self { image, gaps, work, done: BTreeMap::new(), never_return: never_return::starts(image) }
+        Self { image, gaps, budget, work, done: BTreeMap::new(), never_return: never_return::starts(image) }
     }
 
     pub(super) fn run(mut self) -> Vec<Function> {
         while let Some(start) = self.work.pop_first() {
             if self.done.contains_key(&start) {
                 continue;
+            }
+            if self.budget.excess().is_some() {
+                break;
             }
             let function = self.follow(start);
             let likely = taken_by(&function, self.image).filter(|&at| self.image.is_in_code_section(at));
@@ -88,7 +99,8 @@ impl<'a, 'data> Followed<'a, 'data> {
             let mut behind = end;
             let mut table = SwitchTable::default();
             let undecodable = decode(self.image, path, end, |instruction| {
-                if !seen.insert(instruction.ip()) || instruction.code() == Code::INVALID {
+                let is_new = self.budget.take(1) && seen.insert(instruction.ip());
+                if !is_new || instruction.code() == Code::INVALID {
                     falls_through = false;
                     return false;
                 }
