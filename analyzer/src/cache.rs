@@ -1,6 +1,6 @@
 //! A folder that keeps results between runs.
 //!
-//! Input: a [`Key`], the digest of everything that a result depends on, the version of the analysis among it. Output:
+//! Input: a `Key`, the digest of everything that a result depends on, the version of the analysis among it. Output:
 //! the result, as it was computed for the same key before; or nothing, and then it is computed again. So an entry never
 //! becomes wrong, only useless. One that is damaged is removed.
 //!
