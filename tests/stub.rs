@@ -38,7 +38,8 @@ fn hard_surroundings() {
     let output = confined("spec-allow");
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     assert!(text(&output.stderr).ends_with(" 2\n"));
-    for how in ["no-seccomp", "no-privileges"] {
+    std::fs::set_permissions(scratch.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for how in ["no-seccomp", "no-privileges", "forbidden", "no-tsync", "no-no-new"] {
         let output = confined(how);
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(127), COMPLAINT), "{how}");
         assert!(output.stdout.is_empty(), "{how}");
