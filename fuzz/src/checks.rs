@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chestnut_analyzer::address::Vaddr;
 use chestnut_analyzer::elf::Image;
@@ -193,14 +194,13 @@ pub fn fields(bytes: &[u8]) {
 
 /// A program, its library and its loader, one of which is edited, from their files to a policy.
 pub fn bind(bytes: &[u8]) {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-        let folder = base.join(format!("chestnut-fuzz-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("lib64")).expect("the folder can be written to");
-        folder
-    });
     let Some((&which, rest)) = bytes.split_first() else { return };
+    // Files that are mapped must not be written to by another thread.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let number = CALLS.fetch_add(1, Ordering::Relaxed);
+    let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let folder = base.join(format!("chestnut-fuzz-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(folder.join("lib64")).expect("the folder can be written to");
     let which = usize::from(which) % 5;
     let (program, places) =
         (if which < 3 { 0 } else { which }, ["program", "lib64/libx.so", "lib64/ld-linux-x86-64.so.2"]);
@@ -214,4 +214,5 @@ pub fn bind(bytes: &[u8]) {
     options.root = folder.clone();
     options.nss = Some(vec!["files".to_owned()]);
     let _ = chestnut_analyzer::analyze(&folder.join("program"), &options);
+    let _ = std::fs::remove_dir_all(&folder);
 }
