@@ -373,6 +373,8 @@ impl Walk<'_, '_, '_> {
             }
         }
         match instruction.flow_control() {
+            // What fills the room between functions.
+            FlowControl::Interrupt if instruction.mnemonic() == Mnemonic::Int3 => {}
             FlowControl::Interrupt => self.body.reads |= held,
             // The kernel calls no address that it gets in a register, nor does it give one back.
             FlowControl::Call if instruction.mnemonic() == Mnemonic::Syscall => {}

@@ -227,8 +227,7 @@ impl Uses<'_, '_, '_> {
         let has_memory = instruction.op1_kind() == OpKind::Memory && !is_indexed(instruction);
         let is_load = has_memory && instruction.op0_kind() == OpKind::Register && instruction.op_count() == 2;
         let is_base = holds(instruction.memory_base()) && !holds(instruction.memory_index());
-        let is_plain = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Movzx);
-        self.is_variable() && is_plain && is_load && is_base
+        self.is_variable() && is_plain_move(instruction) && is_load && is_base
     }
 
     /// Whether the address is one of a variable, which may be read through it.
@@ -372,9 +371,11 @@ impl Uses<'_, '_, '_> {
             return None;
         }
         copies.registers &= !effect.changed;
-        // Which registers Go's functions read is not looked at.
+        // Go passes more registers than these, and which bytes of the stack is not looked at.
         if self.code.is_go(Vaddr(instruction.ip())) {
-            return (held == 0 && copies.slots.is_empty()).then_some(());
+            let seen = held & caller_saved();
+            let read = if seen == 0 { 0 } else { seen & (self.targets.read_by)(instruction) };
+            return (held & !seen | read == 0 && copies.slots.is_empty()).then_some(());
         }
         // Where nothing but the target itself lies among the arguments, the target is the function that is followed.
         let is_own = through.is_some_and(|register| held & !bit(register) == 0);
@@ -417,6 +418,13 @@ fn join(entries: &mut [Copies], id: BlockId, copies: &Copies, work: &mut Vec<Blo
         *entry = joined;
         work.push(id);
     }
+}
+
+/// Whether an instruction copies its second operand, as it is or widened, and does nothing else.
+fn is_plain_move(instruction: &Instruction) -> bool {
+    use Mnemonic::{Mov, Movapd, Movaps, Movd, Movdqa, Movdqu, Movq, Movsx, Movsxd, Movupd, Movups, Movzx};
+    let vector = matches!(instruction.mnemonic(), Movapd | Movaps | Movd | Movdqa | Movdqu | Movq | Movupd | Movups);
+    vector || matches!(instruction.mnemonic(), Mov | Movsx | Movsxd | Movzx)
 }
 
 fn is_indexed(instruction: &Instruction) -> bool {
