@@ -8,7 +8,8 @@
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
 # make fuzz    fuzzers over all that reads files, SECONDS=60 each (nightly Rust; installs cargo-fuzz): table of failures
 # make robust  faults, kills and attacks by the hundred, a machine for each kind of program (docs/robustness.md has results)
-# make bench   time and memory of chestnut-patch, growth of files, start-up and per-call cost of what it makes
+# make bench   time and memory of chestnut-patch, cold and cached, growth of files, start-up, per-call cost and throughput
+#              of what it makes; writes docs/benchmarks.md (SHORT=1: without whole folders and servers)
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
 # What is missing on the machine is installed with apt-get where that is there, and named where it is not.
@@ -92,7 +93,10 @@ corpus: build
 
 bench: build
 	@.ci/install-packages bench
-	@benches/run $(PATCHER) $(TARGET)/bench
+	@mkdir -p $(TARGET)/bench docs
+	@benches/run $(PATCHER) $(abspath $(TARGET))/bench | tee $(TARGET)/bench/report
+	@{ printf '# Benchmarks\n\nWritten by `make bench`, which says in its own words what it measures; ratios of one run.\n\n'; \
+		sed 's/^/    /; s/ *$$//' $(TARGET)/bench/report; } >docs/benchmarks.md
 
 SECONDS ?= 60
 
