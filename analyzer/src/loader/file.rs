@@ -55,6 +55,12 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Those of a file, as it is now.
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+        Self { id, changed: Some((metadata.ctime(), metadata.ctime_nsec())), length: metadata.len() }
+    }
+
     /// Whether they stand in a file, so that they can be found again.
     #[must_use]
     pub const fn are_in_a_file(self) -> bool {
@@ -102,10 +108,14 @@ impl LoadedFile {
         if metadata.len() == 0 {
             return Err(LoadError::Empty { path: host_path });
         }
-        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
-        let changed = bytes.is_none().then(|| (metadata.ctime(), metadata.ctime_nsec()));
-        let data = bytes.map_or_else(|| Mapping::new(&file), Ok).map_err(unreadable)?;
-        let contents = Contents { id, changed, length: u64::try_from(data.len()).unwrap_or(u64::MAX) };
+        let own = Contents::of(&metadata);
+        let (data, contents) = match bytes {
+            Some(data) => {
+                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                (data, Contents { changed: None, length, ..own })
+            }
+            None => (Mapping::new(&file).map_err(unreadable)?, own),
+        };
         let needs = Needs::read(&data, &host_path)?;
         Ok(Self {
             place,
@@ -138,6 +148,13 @@ impl LoadedFile {
     #[must_use]
     pub const fn id(&self) -> FileId {
         self.contents.id
+    }
+
+    /// Whether the bytes that were read are still those of the file, as far as its times tell.
+    #[must_use]
+    pub fn is_as_read(&self) -> bool {
+        let now = || std::fs::metadata(&self.host_path).map(|metadata| Contents::of(&metadata));
+        !self.contents.are_in_a_file() || now().is_ok_and(|now| now == self.contents)
     }
 
     /// What tells its bytes from all others.

@@ -97,6 +97,23 @@ fn identity_is_that_of_sha256sum() {
 }
 
 #[test]
+fn a_file_that_changes_is_noticed() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let program = folder.path().join("true");
+    fs::copy("/bin/true", &program).unwrap();
+    let read = || load_closure(&program, &LoadOptions::default()).unwrap();
+    let set = read();
+    assert!(set.files().iter().all(LoadedFile::is_as_read));
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    // The same bytes once more: the time alone tells.
+    fs::write(&program, fs::read("/bin/true").unwrap()).unwrap();
+    assert!(!set.file(set.program()).unwrap().is_as_read());
+    assert!(read().files().iter().all(LoadedFile::is_as_read));
+    fs::remove_file(&program).unwrap();
+    assert!(!set.file(set.program()).unwrap().is_as_read());
+}
+
+#[test]
 fn musl_libraries_are_the_interpreter() {
     let folder = tempfile::TempDir::new().unwrap();
     let source = "#include <math.h>\nint main(int c, char **v) { return (int)sin(c); }";
