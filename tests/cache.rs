@@ -49,16 +49,6 @@ impl Desk {
         all.sort();
         all
     }
-
-    fn build(&self, source: &str, flags: &[&str], output: &str) -> PathBuf {
-        let (file, output) = (self.path("source.c"), self.path(output));
-        std::fs::write(&file, source).unwrap();
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-O1", "-o"]).arg(&output).arg(&file);
-        gcc.arg(format!("-L{}", self.path("").display())).args(flags);
-        assert!(gcc.status().unwrap().success());
-        output
-    }
 }
 
 fn command(arguments: &[&str]) -> Output {
@@ -83,10 +73,10 @@ fn a_second_run_gives_the_same() {
 #[test]
 fn a_changed_library_is_another_one() {
     let desk = Desk::new();
-    let library = |source| desk.build(source, &["-shared", "-fPIC"], "libwork.so");
+    let library = |source| desk.scratch.compile(source, &["-shared", "-fPIC"], "libwork.so");
     library("#include <unistd.h>\nvoid work(void) { getppid(); }");
     let source = "void work(void); int main(void) { work(); return 0; }";
-    let program = desk.build(source, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
+    let program = desk.scratch.compile(source, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
     desk.assert_same(&[], &program);
     library("#include <sys/utsname.h>\nvoid work(void) { struct utsname u; uname(&u); }");
     let old = desk.scratch.program("old", &read(&desk.path("output")));
@@ -98,7 +88,7 @@ fn a_changed_library_is_another_one() {
     std::fs::create_dir(desk.path("elsewhere")).unwrap();
     std::fs::rename(desk.path("libwork.so"), desk.path("elsewhere/libwork.so")).unwrap();
     let folder = format!("-L{}", desk.path("elsewhere").display());
-    let moved = desk.build(source, &[&folder, "-lwork", "-Wl,-rpath,$ORIGIN/elsewhere"], "program");
+    let moved = desk.scratch.compile(source, &[&folder, "-lwork", "-Wl,-rpath,$ORIGIN/elsewhere"], "program");
     desk.assert_same(&[], &moved);
 }
 
@@ -113,7 +103,7 @@ fn what_names_lead_to_is_no_finding() {
         loaded.display(),
         executed.display()
     );
-    let program = desk.build(&source, &[], "program");
+    let program = desk.scratch.compile(&source, &[], "program");
     let ends = |expected: i32| {
         desk.assert_same(&[], &program);
         let patched = desk.scratch.program("patched", &read(&desk.path("output")));
@@ -121,13 +111,13 @@ fn what_names_lead_to_is_no_finding() {
         assert_eq!(output.status.code(), Some(expected), "{output:?}");
     };
     ends(3);
-    desk.build(
+    desk.scratch.compile(
         "#include <sys/utsname.h>\nvoid work(void) { struct utsname u; uname(&u); }",
         &["-shared", "-fPIC"],
         "plug-in.so",
     );
     ends(3);
-    desk.build("#include <unistd.h>\nint main(void) { return getppid() > 0 ? 4 : 5; }", &[], "executed");
+    desk.scratch.compile("#include <unistd.h>\nint main(void) { return getppid() > 0 ? 4 : 5; }", &[], "executed");
     ends(4);
     std::fs::remove_file(&loaded).unwrap();
     std::fs::remove_file(&executed).unwrap();

@@ -5,7 +5,7 @@
 mod programs;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use chestnut_analyzer::Options;
 use chestnut_rewriter::{FilterOptions, MadeWith};
@@ -30,17 +30,8 @@ impl Desk {
         self.scratch.path(name)
     }
 
-    fn build(&self, source: &str, flags: &[&str], output: &str) {
-        let file = self.path("source.c");
-        std::fs::write(&file, source).unwrap();
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-O1", "-o"]).arg(self.path(output)).arg(&file);
-        gcc.arg(format!("-L{}", self.path("").display())).args(flags);
-        assert!(gcc.status().unwrap().success());
-    }
-
     fn library(&self, source: &str) {
-        self.build(source, &["-shared", "-fPIC"], "libwork.so");
+        self.scratch.compile(source, &["-shared", "-fPIC"], "libwork.so");
     }
 
     /// Patches the program as it is now, as `chestnut-patch --nss files --dlopen DLOPEN` does.
@@ -71,7 +62,7 @@ fn said(output: &Output) -> String {
 fn a_changed_library_is_noticed_and_what_it_needs_is_named() {
     let desk = Desk::new();
     desk.library(FIRST);
-    desk.build(PROGRAM, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
+    desk.scratch.compile(PROGRAM, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
     let patched = desk.patch(&[]);
 
     let output = check(&[], &patched);
@@ -99,12 +90,12 @@ fn executed_programs_are_compared_like_libraries() {
     let execute = |name: &str| format!("execl(\"{}\", \"{name}\", (char *)0)", desk.path(name).display());
     // Itself too, which is another file than the patched one.
     let source = format!("#include <unistd.h>\nint main(void) {{ {}; {}; }}", execute("executed"), execute("program"));
-    desk.build("int main(void) { return 0; }", &[], "executed");
-    desk.build(&source, &[], "program");
+    desk.scratch.compile("int main(void) { return 0; }", &[], "executed");
+    desk.scratch.compile(&source, &[], "program");
     let patched = desk.patch(&[]);
     let output = check(&[], &patched);
     assert!(output.status.success() && said(&output).contains("the same libraries"), "{output:?}");
-    desk.build("int main(void) { return 1; }", &[], "executed");
+    desk.scratch.compile("int main(void) { return 1; }", &[], "executed");
     let output = check(&[], &patched);
     assert_eq!(said(&output).lines().next(), Some(format!("changed: {}", desk.path("executed").display()).as_str()));
 }
@@ -113,7 +104,7 @@ fn executed_programs_are_compared_like_libraries() {
 #[test]
 fn changes_are_noticed_among_files_that_are_not_recorded_one_by_one() {
     let desk = Desk::new();
-    desk.build("int main(void) { return 0; }", &[], "program");
+    desk.scratch.compile("int main(void) { return 0; }", &[], "program");
     desk.library(FIRST);
     let library = |number: u32| desk.path(&format!("{:08x}.so", number.wrapping_mul(0x9e37_79b9)));
     for number in 0..500 {

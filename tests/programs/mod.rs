@@ -82,6 +82,17 @@ impl Scratch {
         self.program(name, &patched(&read(original), policy).bytes)
     }
 
+    /// Compiles a source of C; libraries are looked for in the folder.
+    pub(crate) fn compile(&self, source: &str, flags: &[&str], name: &str) -> PathBuf {
+        let (file, path) = (self.path("source.c"), self.path(name));
+        std::fs::write(&file, source).expect("the folder is there");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-O1", "-o"]).arg(&path).arg(&file);
+        gcc.arg(format!("-L{}", self.path("").display())).args(flags);
+        assert!(gcc.status().unwrap_or_else(|error| panic!("gcc is needed: {error}")).success(), "{source}");
+        path
+    }
+
     /// Compiles one of the sources beside this file.
     pub(crate) fn build(&self, command: &str, source: &str, name: &str) -> PathBuf {
         let path = self.path(name);
