@@ -16,6 +16,8 @@ use clap_complete::Shell;
 #[allow(dead_code, reason = "clap reads its fields")]
 #[path = "../src/arguments.rs"]
 mod arguments;
+#[path = "../src/help.rs"]
+mod help;
 #[allow(dead_code, reason = "clap reads its fields")]
 #[path = "../../rewriter/src/cli.rs"]
 mod patcher;

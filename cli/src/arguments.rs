@@ -12,9 +12,11 @@ use chestnut_rewriter::bpf::Action;
 use chestnut_rewriter::command_line::{AnalysisFlags, call};
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::help;
+
 /// Shows which system calls a program can make and why, which it does make, and what a patched program holds.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "chestnut", version, after_help = EXIT_STATUSES)]
+#[command(name = "chestnut", version, after_help = help::EXIT_STATUSES)]
 pub(crate) struct Arguments {
     /// Whether words are coloured: on a terminal if NO_COLOR is not set, always, or never.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
@@ -113,7 +115,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = ANALYZE_HELP)]
+#[command(after_help = help::ANALYZE_HELP)]
 pub(crate) struct Analyze {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -132,7 +134,7 @@ pub(crate) struct Analyze {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = EXPLAIN_HELP)]
+#[command(after_help = help::EXPLAIN_HELP)]
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -164,7 +166,7 @@ pub(crate) struct Explain {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = CHECK_HELP)]
+#[command(after_help = help::CHECK_HELP)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -179,7 +181,7 @@ pub(crate) struct Check {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = INSPECT_HELP)]
+#[command(after_help = help::INSPECT_HELP)]
 pub(crate) struct Inspect {
     /// Prints JSON.
     #[arg(long)]
@@ -191,7 +193,7 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = REPORT_HELP)]
+#[command(after_help = help::REPORT_HELP)]
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -219,7 +221,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = EXPORT_HELP)]
+#[command(after_help = help::EXPORT_HELP)]
 pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) analysis: AnalysisFlags,
@@ -246,7 +248,7 @@ pub(crate) struct Export {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = HARDEN_HELP)]
+#[command(after_help = help::HARDEN_HELP)]
 #[command(group = ArgGroup::new("which").required(true).args(["all", "list"]))]
 #[command(group = ArgGroup::new("where").required(true).args(["out", "in_place"]))]
 pub(crate) struct Harden {
@@ -338,7 +340,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = TRACE_HELP)]
+#[command(after_help = help::TRACE_HELP)]
 #[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]))]
 pub(crate) struct Trace {
     /// Writes the trace to a file, a JSON value a line, as it grows; without it a report is printed at the end.
@@ -367,7 +369,7 @@ pub(crate) struct Trace {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = REFINE_HELP)]
+#[command(after_help = help::REFINE_HELP)]
 pub(crate) struct Refine {
     /// Adds calls that were seen and that the policy does not allow.
     #[arg(long)]
@@ -391,7 +393,7 @@ pub(crate) struct Refine {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = RUN_HELP)]
+#[command(after_help = help::RUN_HELP)]
 #[command(group = ArgGroup::new("mode").required(true).args(["ask", "learn", "log"]))]
 pub(crate) struct Run {
     /// Asks about a call that is not allowed, while its caller waits.
@@ -429,7 +431,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = VIOLATION_HELP)]
+#[command(after_help = help::VIOLATION_HELP)]
 pub(crate) struct ExplainViolation {
     /// Text that holds lines of the kernel's audit log (dmesg, journalctl -k, audit.log); standard input if not given.
     #[arg(value_name = "FILE")]
@@ -452,71 +454,6 @@ impl Command {
         }
     }
 }
-
-const EXIT_STATUSES: &str = "Examples:
-  chestnut analyze /usr/bin/curl          which system calls it can make
-  chestnut explain /usr/bin/curl execve   why it can make this one
-  chestnut-patch /usr/bin/curl ./curl     the same program, with a filter that refuses all others
-
-Exit status: 0 done; 1 the program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
-
-const ANALYZE_HELP: &str = "Examples:
-  chestnut analyze /usr/bin/curl
-  chestnut analyze --json --root /srv/image usr/bin/curl >policy.json";
-
-const EXPLAIN_HELP: &str = "Examples:
-  chestnut explain /usr/bin/curl execve
-  chestnut explain --all-paths-through getaddrinfo /usr/bin/curl
-  chestnut explain --diff policy-of-last-week.json /usr/bin/curl";
-
-const CHECK_HELP: &str = "Examples:
-  chestnut check ./curl || chestnut-patch --repatch ./curl ./curl.new
-
-Exit status: 0 the filter allows all that is needed now; 1 it does not, or the file is refused; 2 the command line is wrong, \
-or a file cannot be read.";
-
-const INSPECT_HELP: &str = "Examples:
-  chestnut inspect ./curl
-  chestnut inspect --json ./curl | jq .allowed";
-
-const REPORT_HELP: &str = "Examples:
-  chestnut report /usr/bin/curl -o curl.html
-  chestnut report --table /usr/bin/*
-
-Exit status: 0 done; 1 a program is refused, and why; 2 the command line is wrong, or a file cannot be read.";
-
-const EXPORT_HELP: &str = "Examples:
-  chestnut export --format docker /usr/bin/curl -o curl.json
-  chestnut export --format systemd /usr/sbin/nginx >/etc/systemd/system/nginx.service.d/calls.conf";
-
-const HARDEN_HELP: &str = "Examples:
-  chestnut harden --root /srv/image --all --in-place
-  chestnut harden --list programs --out hardened --report report
-
-Exit status: 0 every program is patched, or was before; 1 some are refused, and which; 2 the command line, or a file that it \
-names, is wrong.";
-
-const TRACE_HELP: &str = "Examples:
-  chestnut trace -- curl https://example.org/
-  chestnut trace -o curl.trace --policy policy.json -- curl https://example.org/
-
-Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be executed or found; 125 if it cannot \
-be traced; 2 if the command line, or a file that it names, is wrong.";
-
-const REFINE_HELP: &str = "Examples:
-  chestnut refine policy.json *.trace
-  chestnut refine policy.json *.trace --add -o policy-2.json";
-
-const RUN_HELP: &str = "Examples:
-  chestnut run --ask -- curl https://example.org/
-  chestnut run --log --policy policy.json -- curl https://example.org/
-
-Exit status: that of the program, also if a signal has ended it; 126 or 127 if it cannot be executed or found; 125 if it cannot \
-be traced; 2 if the command line, or a file that it names, is wrong.";
-
-const VIOLATION_HELP: &str = "Examples:
-  journalctl -k | chestnut explain-violation
-  chestnut explain-violation /var/log/audit/audit.log";
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ mod export;
 mod failure;
 mod groups;
 mod harden;
+mod help;
 mod inspect;
 mod notes;
 mod place;
