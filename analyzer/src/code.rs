@@ -10,7 +10,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
@@ -287,6 +289,9 @@ impl<'a, 'data> Code<'a, 'data> {
             if body.iter().any(|i| i.mnemonic() == Mnemonic::Hlt) {
                 continue;
             }
+            if body.iter().any(|i| self.returns_for_caller(i)) {
+                return true;
+            }
             let last = block.instructions.end.checked_sub(1).and_then(|index| instructions.get(index));
             let leaves = last.is_some_and(|last| match last.flow_control() {
                 FlowControl::Return => true,
@@ -306,6 +311,21 @@ impl<'a, 'data> Code<'a, 'data> {
             work.extend(&block.successors);
         }
         false
+    }
+
+    /// Whether an instruction calls code that first of all writes over its return address: what it returns to takes the
+    /// place of the caller (a retpoline, LLVM's `X86IndirectThunks.cpp`).
+    fn returns_for_caller(&self, call: &Instruction) -> bool {
+        let is_place = |i: &Instruction| {
+            i.op0_kind() == OpKind::Memory && i.memory_base() == Register::RSP && i.memory_displacement64() == 0
+        };
+        let target = call.is_call_near().then(|| Vaddr(call.near_branch_target()));
+        let bytes = target.and_then(|at| self.image.bytes_from(at)).unwrap_or(&[]);
+        let mut decoder = Decoder::with_ip(64, bytes, target.unwrap_or_default().0, DecoderOptions::NONE);
+        target.is_some_and(|_| {
+            let first = decoder.decode();
+            first.mnemonic() == Mnemonic::Mov && is_place(&first)
+        })
     }
 
     /// Whether the pointer at `slot` is one to a function of another file with one of these names.

@@ -10,12 +10,14 @@ use iced_x86::{FlowControl, Instruction};
 use crate::address::Vaddr;
 use crate::elf::Image;
 
-/// The jump table of a `switch` that is being decoded: `cmp $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp
+/// The jump table of a `switch` that is being decoded: `cmp` or `sub $LAST,INDEX; ja ...; lea TABLE(%rip),BASE; ...; jmp
 /// *TARGET`. Only a table whose length the code itself states is read here, since what follows it is not known yet.
 #[derive(Debug, Default)]
 pub(super) struct SwitchTable {
     table: Option<Vaddr>,
     last_index: Option<u64>,
+    /// What the instruction before has subtracted: LLVM compares so without optimisation.
+    subtracted: Option<u64>,
 }
 
 impl SwitchTable {
@@ -23,10 +25,15 @@ impl SwitchTable {
     const LONGEST: u64 = 4096;
 
     pub(super) fn see(&mut self, instruction: &Instruction) {
-        use iced_x86::{Mnemonic, OpKind};
+        use iced_x86::{ConditionCode, Mnemonic, OpKind};
+        let subtracted = self.subtracted.take();
         let compares = instruction.mnemonic() == Mnemonic::Cmp && instruction.op1_kind() != OpKind::Register;
         if compares && instruction.op1_kind() != OpKind::Memory {
             self.last_index = Some(instruction.immediate(1));
+        } else if instruction.mnemonic() == Mnemonic::Sub && is_immediate(instruction.op1_kind()) {
+            self.subtracted = Some(instruction.immediate(1));
+        } else if matches!(instruction.condition_code(), ConditionCode::a | ConditionCode::ae) {
+            self.last_index = subtracted.or(self.last_index);
         } else if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() {
             self.table = Some(Vaddr(instruction.ip_rel_memory_address()));
         } else if instruction.flow_control() == FlowControl::IndirectBranch {
@@ -50,6 +57,10 @@ impl SwitchTable {
         }
         found.into_iter()
     }
+}
+
+const fn is_immediate(kind: iced_x86::OpKind) -> bool {
+    !matches!(kind, iced_x86::OpKind::Register | iced_x86::OpKind::Memory)
 }
 
 /// The table of `jmp *TABLE(,INDEX,8)`.
