@@ -60,7 +60,8 @@ struct Note {
 // What one function does, as it is compiled.
 class Body {
  public:
-  explicit Body(const Function &function) {
+  // With `hasMacros` the words of assembly are not known.
+  Body(const Function &function, bool hasMacros) : hasMacros(hasMacros) {
     for (auto &instruction : instructions(function)) {
       if (auto *call = dyn_cast<CallBase>(&instruction)) callIn(*call);
       for (auto &operand : instruction.operands()) {
@@ -91,6 +92,8 @@ class Body {
   }
 
  private:
+  bool hasMacros;
+
   void takes(const Constant &constant) { functionsIn(constant, taken); }
 
   void callIn(const CallBase &call) {
@@ -128,9 +131,8 @@ class Body {
   void assemblyIn(const CallBase &call, const InlineAsm &assembly) {
     StringRef text = assembly.getAsmString();
     bool entersKernel = false;
-    SmallVector<StringRef, 16> words;
-    SplitString(text, words, " \t\n;:{}|*");
-    for (auto word : words) {
+    isOpaque |= hasMacros;
+    for (auto word : wordsOf(text)) {
       // Directives may write any bytes; these do not.
       if (word.startswith(".cfi_") || word == ".align" || word == ".balign" || word == ".p2align") continue;
       bool isJump = word.startswith_insensitive("j") || word.startswith_insensitive("loop");
@@ -176,6 +178,11 @@ class NoteWriter {
   NoteWriter(Module &module, const Facts &facts) : module(module), facts(facts) {
     for (auto &alias : module.aliases()) names(alias, alias.getAliasee()->stripPointerCasts(), false);
     for (auto &resolved : module.ifuncs()) names(resolved, resolved.getResolver()->stripPointerCasts(), true);
+    hasMacros = definesWords(module.getModuleInlineAsm());
+    for (auto &function : module)
+      for (auto &instruction : instructions(function))
+        if (auto *call = dyn_cast<CallBase>(&instruction); call && call->isInlineAsm())
+          hasMacros |= definesWords(cast<InlineAsm>(call->getCalledOperand())->getAsmString());
   }
 
   void run() {
@@ -192,6 +199,7 @@ class NoteWriter {
   Module &module;
   const Facts &facts;
   Mangler mangler;
+  bool hasMacros;
   std::map<const Value *, Texts> aliases, resolved;
   std::string assembly;
 
@@ -226,7 +234,7 @@ class NoteWriter {
   }
 
   void ofFunction(const Function &function) {
-    Body body(function);
+    Body body(function, hasMacros);
     std::string name = linkName(function);
     auto known = facts.types.find(name);
     Note note{OfFunction, symbolOf(function), {}};
@@ -239,9 +247,11 @@ class NoteWriter {
     emit(note, linkedTo(function));
   }
 
-  // The section of a note that goes where a function goes.
+  // The section of a note that goes where a function goes. GNU as takes no quotation marks there.
   std::string linkedTo(const Function &function) {
     std::string group = groupOf(function), symbol = symbolOf(function);
+    StringRef name = StringRef(symbol).drop_front().drop_back();
+    if (all_of(name, [](char c) { return isAlnum(c) || c == '_' || c == '.' || c == '$'; })) symbol = name.str();
     return group.empty() ? ",\"o\",@note," + symbol : ",\"Go\",@note," + quoted(group) + ",comdat," + symbol;
   }
 
@@ -291,6 +301,7 @@ class NoteWriter {
     note.list(united);
     note.list({facts.fromData.begin(), facts.fromData.end()});
     note.list({facts.toData.begin(), facts.toData.end()});
+    // Of another type than those that have an order, which GNU ld -r does not mix.
     emit(note, ",\"\",@progbits,unique,1");
   }
 
@@ -334,7 +345,7 @@ struct Keep : PassInfoMixin<Keep> {
   std::shared_ptr<Facts> facts;
   explicit Keep(std::shared_ptr<Facts> facts) : facts(std::move(facts)) {}
   PreservedAnalyses run(Module &module, ModuleAnalysisManager &) {
-    if (isUsable(module)) FactFinder(*facts).run(module);
+    if (isUsable(module)) FactFinder(*facts, module).run();
     return PreservedAnalyses::all();
   }
   static bool isRequired() { return true; }

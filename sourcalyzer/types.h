@@ -1,9 +1,11 @@
 // The C-level identity of function types, from the typed pointers of LLVM 14.
 //
 // `i32 (_IO_FILE*, i8*)`: structs by their tag, so that pointers to different ones differ; without `struct.`, `union.`
-// and `class.`, which depend on which declaration came first, and without the numbers that LLVM adds to names that it
-// has seen (two structs of one name count as one). A pointer to a function inside a type is `fn*` whatever its type:
-// clang writes `{}*` where that is not complete yet (`CodeGenTypes::ConvertFunctionTypeInternal`).
+// and `class.`, which depend on which declaration came first, without the scopes of C++, which C does not have, and
+// without the numbers that LLVM adds to names that it has seen (two structs of one name count as one). A pointer to a
+// function inside a type is `fn*` whatever its type: clang writes `{}*` where that is not complete yet
+// (`CodeGenTypes::ConvertFunctionTypeInternal`). One to an array is one to its elements: a length that is not written
+// down is compatible with all (C17 6.7.6.2).
 #pragma once
 
 #include "llvm/IR/DerivedTypes.h"
@@ -27,7 +29,8 @@ inline std::string nameOf(const llvm::StructType *type) {
     name = front;
   }
   name.consume_back(".base");
-  return name.str();
+  size_t scope = name.rfind("::");
+  return (scope == llvm::StringRef::npos ? name : name.substr(scope + 2)).str();
 }
 
 inline std::string typeName(const llvm::Type *type);
@@ -44,6 +47,7 @@ inline std::string typeName(const llvm::Type *type) {
   if (auto *pointer = dyn_cast<PointerType>(type)) {
     if (pointer->isOpaque()) return "ptr";
     const Type *pointee = pointer->getNonOpaquePointerElementType();
+    while (auto *array = dyn_cast<ArrayType>(pointee)) pointee = array->getElementType();
     return (isa<FunctionType>(pointee) || isPlaceholder(pointee) ? "fn" : typeName(pointee)) + "*";
   }
   if (auto *function = dyn_cast<FunctionType>(type))

@@ -25,8 +25,9 @@ use crate::program::{Module, ModuleId, Program};
 use crate::reachability::FunctionKey;
 use crate::syscall::SyscallNr;
 use crate::value::Atom;
+pub(crate) use bodies::has_its_name;
 use bodies::{Computed, computed_calls, lies_in};
-use classes::{Class, Classes, Results};
+use classes::{Class, Classes, Results, Uses};
 
 /// Where the address of a function stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +69,20 @@ impl Opened<'_> {
 #[derive(Debug, Default)]
 struct Noted<'p> {
     notes: Vec<&'p FunctionNote>,
-    /// The types under which it may be called.
-    own: Vec<Class>,
-    is_data: bool,
-    is_number: bool,
-    is_handler: bool,
+    uses: Uses,
     /// The types that it calls.
     calls: Vec<Class>,
     /// The types of functions that it passes on, by parameter.
     passed: Vec<(u32, Class)>,
     /// Its body has something that the notes do not tell of.
     is_open: bool,
+}
+
+impl<'p> Noted<'p> {
+    /// What it calls by name.
+    fn called(&self) -> impl Iterator<Item = &'p String> {
+        self.notes.iter().flat_map(|note| &note.called)
+    }
 }
 
 /// Types and casts of a whole program.
@@ -89,6 +93,8 @@ pub(crate) struct CallTypes<'p, 'data> {
     variables: FxHashMap<ModuleId, Vec<&'p VariableNote>>,
     /// Where functions with notes start.
     starts: FxHashMap<ModuleId, Vec<(Vaddr, FunctionId)>>,
+    /// How functions are used that have no note, by name: two of one body, of which the linker kept one.
+    strangers: FxHashMap<&'p str, Option<Uses>>,
     from_data: FxHashSet<Class>,
     results: FxHashMap<Class, Results<'p>>,
 }
@@ -105,6 +111,7 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             functions: FxHashMap::default(),
             variables: FxHashMap::default(),
             starts: FxHashMap::default(),
+            strangers: classes.strangers(program),
             from_data: classes.from_data.clone(),
             results: classes.results(),
         };
@@ -139,59 +146,77 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             noted.is_open = true;
             return;
         }
+        if !has_its_name(module, note) {
+            return;
+        }
         noted.notes.push(note);
         noted.is_open |= note.is_opaque;
         noted.calls.extend(note.indirect.iter().map(|kind| classes.of(kind)));
         noted.passed.extend(note.handed.iter().map(|handed| (handed.parameter, classes.of(&handed.kind))));
-        let own = classes.of(&note.kind);
-        let mut add = |class: Class| {
-            noted.own.push(class);
-            noted.is_data |= classes.to_data.contains(&class);
-            noted.is_handler |= classes.handlers.contains(&class);
-        };
-        add(own);
-        for name in std::iter::once(&note.name).chain(&note.aliases) {
-            let Some(seen) = classes.seen.get(name.as_str()) else { continue };
-            seen.kinds.iter().for_each(|&class| add(class));
-        }
-        for name in std::iter::once(&note.name).chain(&note.aliases) {
-            let seen = classes.seen.get(name.as_str());
-            noted.is_data |= seen.is_some_and(|seen| seen.is_data);
-            noted.is_number |= seen.is_some_and(|seen| seen.is_number);
-        }
+        classes.add(&mut noted.uses, &note.kind);
+        let names = std::iter::once(&note.name).chain(&note.aliases);
+        let seen: Vec<_> = names.filter_map(|name| classes.seen.get(name.as_str())).collect();
+        // The source does not use its address: the compiler made it (a part of a coroutine).
+        noted.uses.is_number |= seen.is_empty();
+        seen.iter().for_each(|seen| classes.add_seen(&mut noted.uses, seen));
     }
 
     /// Whether a function whose address is taken at `place` can be called there where `opened` is reached.
     pub(crate) fn lets_in(&self, callee: FunctionKey, place: Place, opened: &Opened<'p>) -> bool {
         let Some(noted) = self.functions.get(&callee).filter(|noted| !noted.notes.is_empty()) else { return true };
+        let is_stranger = |uses: &Option<Uses>| uses.as_ref().is_none_or(|uses| self.may_be_called(uses, opened));
         opened.all
-            || noted.is_number
             || !self.accounts_for(place, noted)
-            || noted.own.iter().any(|class| opened.classes.contains(class))
-            || noted.own.iter().filter_map(|class| self.results.get(class)).any(|own| own.may_be_called(opened))
-            || (noted.is_data && (opened.data || opened.signals))
-            || (noted.is_handler && opened.signals)
+            || self.may_be_called(&noted.uses, opened)
+            || (!self.strangers.is_empty() && self.strangers_at(place).any(is_stranger))
+    }
+
+    fn may_be_called(&self, uses: &Uses, opened: &Opened<'p>) -> bool {
+        uses.is_number
+            || uses.own.iter().any(|class| opened.classes.contains(class))
+            || uses.own.iter().filter_map(|class| self.results.get(class)).any(|own| own.may_be_called(opened))
+            || (uses.is_data && (opened.data || opened.signals))
+            || (uses.is_handler && opened.signals)
     }
 
     /// Whether the compiler wrote down that the function's address is a value there.
     fn accounts_for(&self, place: Place, callee: &Noted<'_>) -> bool {
         let is_callee = |name: &String| callee.notes.iter().any(|n| n.name == *name || n.aliases.contains(name));
-        match place {
-            Place::Code(taker) => self.owner(taker).is_some_and(|taker| {
-                let mut notes = taker.notes.iter();
-                taker.notes.iter().any(|note| note.taken.iter().any(is_callee))
-                    && !notes.any(|note| note.called.iter().any(is_callee))
-            }),
-            Place::Slot(id, slot) => self.variable_at(id, slot).is_some_and(|v| v.taken.iter().any(is_callee)),
-            Place::Elsewhere => false,
-        }
+        let is_called = || match place {
+            Place::Code(taker) => self.owner(taker).is_some_and(|taker| taker.called().any(is_callee)),
+            Place::Slot(..) | Place::Elsewhere => false,
+        };
+        self.taken_at(place).any(is_callee) && !is_called()
     }
 
-    fn variable_at(&self, id: ModuleId, slot: Vaddr) -> Option<&'p VariableNote> {
-        let variables = self.variables.get(&id)?;
+    /// How functions without notes are used whose addresses notes have there.
+    fn strangers_at(&self, place: Place) -> impl Iterator<Item = &Option<Uses>> {
+        self.taken_at(place).filter_map(|name| self.strangers.get(name.as_str()))
+    }
+
+    /// The functions whose addresses notes have there.
+    fn taken_at(&self, place: Place) -> impl Iterator<Item = &'p String> {
+        let (code, data) = match place {
+            Place::Code(taker) => (self.owner(taker), &[][..]),
+            Place::Slot(id, slot) => (None, self.variables_at(id, slot)),
+            Place::Elsewhere => (None, &[][..]),
+        };
+        let notes = code.into_iter().flat_map(|taker| taker.notes.iter().copied());
+        notes.flat_map(|note| &note.taken).chain(data.iter().copied().flat_map(|variable| &variable.taken))
+    }
+
+    /// The variables that a slot lies in: more than one where the linker made one of them.
+    fn variables_at(&self, id: ModuleId, slot: Vaddr) -> &[&'p VariableNote] {
+        let variables = self.variables.get(&id).map_or(&[][..], Vec::as_slice);
         let behind = variables.partition_point(|variable| variable.address <= slot);
-        let found = variables.get(behind.checked_sub(1)?)?;
-        (slot.checked_offset_from(found.address)? < found.size).then_some(found)
+        let before = variables.get(..behind).unwrap_or(&[]);
+        let Some(last) = before.last() else { return &[] };
+        let first = before.partition_point(|variable| variable.address < last.address);
+        let found = before.get(first..).unwrap_or(&[]);
+        let is_inside = |variable: &&VariableNote| {
+            slot.checked_offset_from(variable.address).is_some_and(|offset| offset < variable.size)
+        };
+        if found.iter().all(is_inside) { found } else { &[] }
     }
 
     /// Takes in what a reached function calls; whether that lets in more.
@@ -227,7 +252,7 @@ impl<'p, 'data> CallTypes<'p, 'data> {
         let Some(module) = self.program.module(id) else { return false };
         let Some(body) = module.summary.functions().function(function) else { return false };
         let Some(noted) = self.functions.get(&(id, function)) else { return false };
-        let has_calls = noted.notes.iter().any(|note| !note.indirect.is_empty() || !note.called.is_empty());
+        let has_calls = noted.notes.iter().any(|note| !note.indirect.is_empty());
         lies_in(body, body.start, self.end_behind(id, body.start))
             && (has_calls || !body.has_indirect_call || computed_calls(module, body) == Computed::Nothing)
     }

@@ -1,12 +1,15 @@
 //! Where compilers' notes are not believed.
 //!
-//! Input: a program and what of it is reached. Output: assumptions for the policy: files whose notes are ignored, and
-//! functions whose code makes system calls that their note does not have. Code counts in any case.
+//! Input: a program and what of it is reached. Output: assumptions for the policy: files whose notes are ignored,
+//! functions whose symbols have other names than their note, and such whose code makes system calls that their note does
+//! not have. Code counts in any case.
 //!
 //! May miss: contradictions in functions whose size is not known.
 
 use std::collections::BTreeSet;
 
+use crate::address::Vaddr;
+use crate::call_types::has_its_name;
 use crate::evidence::location;
 use crate::notes::FunctionNote;
 use crate::policy::{Assumption, AssumptionKind};
@@ -25,6 +28,15 @@ pub(crate) fn find(program: &Program<'_>, reached: &Reachable<'_>) -> BTreeSet<A
         }
         let functions = module.summary.functions();
         for note in &module.summary.notes().functions {
+            if note.address != Vaddr(0) && !has_its_name(module, note) {
+                let text = format!(
+                    "the compiler's note of {} is ignored, its code counts: the symbols of its address have other names",
+                    note.name
+                );
+                let site = Some(location(program, id, note.address));
+                found.insert(Assumption { kind: AssumptionKind::CompilerNotes, text, site, flag: None });
+                continue;
+            }
             let is_silent = !note.is_opaque && note.syscalls.iter().all(|call| !call.is_instruction);
             let Some(key) = functions.at(note.address).filter(|_| is_silent).map(|function| (id, function)) else {
                 continue;
@@ -45,7 +57,7 @@ pub(crate) fn find(program: &Program<'_>, reached: &Reachable<'_>) -> BTreeSet<A
 }
 
 /// Whether an instruction is known to be the function's own: by its symbol, or by its frame description.
-fn is_inside(module: &Module<'_>, note: &FunctionNote, at: crate::address::Vaddr) -> bool {
+fn is_inside(module: &Module<'_>, note: &FunctionNote, at: Vaddr) -> bool {
     let hints = module.image.function_hints();
     let first = hints.partition_point(|hint| hint.address < note.address);
     let mut own = hints.iter().skip(first).take_while(|hint| hint.address == note.address);

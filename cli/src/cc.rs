@@ -78,30 +78,61 @@ fn plugin() -> Option<PathBuf> {
 }
 
 /// Whether notes on what is compiled stay right: not where functions are changed once more behind the compiler
-/// (link-time optimisation, LLVM's own formats), and casts are gone where such a format is read.
+/// (link-time optimisation, LLVM's own formats, a sanitizer that gives all functions new names), and casts are gone
+/// where such a format is read.
 fn has_notes(arguments: &[OsString]) -> bool {
     if arguments.first().is_some_and(|first| first.as_bytes().starts_with(b"-cc1")) {
         return false;
     }
     let mut is_linked_late = false;
+    let mut before: &[u8] = b"";
     for argument in arguments {
         let bytes = argument.as_bytes();
         match bytes {
-            b"-emit-llvm" | b"-fembed-bitcode" => return false,
             b"-fno-lto" => is_linked_late = false,
             _ if bytes.starts_with(b"-flto") => is_linked_late = true,
-            _ if bytes.ends_with(b".ll") || bytes.ends_with(b".bc") => return false,
+            _ if changes_late(before, bytes) => return false,
             [b'@', path @ ..] if says_so(Path::new(OsStr::from_bytes(path))) => return false,
             _ => {}
         }
+        before = bytes;
     }
     !is_linked_late
 }
 
-/// Whether a response file has one of these flags; of `-flto` the plug-in sees it too.
+/// Whether an argument, and the one before it, ask for code without notes.
+fn changes_late(before: &[u8], argument: &[u8]) -> bool {
+    let is_language = before == b"-x" && argument == b"ir";
+    let is_sanitizer = argument
+        .strip_prefix(b"-fsanitize=")
+        .is_some_and(|list| list.split(|&byte| byte == b',').any(|name| name == b"dataflow"));
+    matches!(argument, b"-emit-llvm" | b"-fembed-bitcode" | b"-xir")
+        || is_language
+        || is_sanitizer
+        || [&b".ll"[..], b".bc"].iter().any(|end| argument.ends_with(end))
+}
+
+/// Whether a response file has one of these flags, or names another one; of `-flto` the plug-in sees it too.
 fn says_so(path: &Path) -> bool {
+    says_so_within(path, 0)
+}
+
+fn says_so_within(path: &Path, depth: u8) -> bool {
     let text = std::fs::read(path).unwrap_or_default();
-    text.split(u8::is_ascii_whitespace).any(|word| matches!(word, b"-emit-llvm" | b"-fembed-bitcode"))
+    let is_mark = |byte: &u8| matches!(byte, b'"' | b'\'');
+    let mut before: Vec<u8> = Vec::new();
+    for word in text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let word: Vec<u8> = word.iter().copied().filter(|byte| !is_mark(byte)).collect();
+        let is_other = || match word.strip_prefix(b"@") {
+            Some(other) if depth < 8 => says_so_within(Path::new(OsStr::from_bytes(other)), depth.saturating_add(1)),
+            _ => false,
+        };
+        if changes_late(&before, &word) || is_other() {
+            return true;
+        }
+        before = word;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -116,6 +147,22 @@ mod tests {
     fn code_that_changes_behind_the_compiler_has_no_notes() {
         assert!(has(&["-c", "a.c"]) && has(&["-flto", "-fno-lto", "a.c"]));
         assert!(!has(&["-flto=thin", "a.c"]) && !has(&["-emit-llvm", "-c", "a.c"]) && !has(&["-O2", "a.ll"]));
-        assert!(!has(&["-cc1", "-O2"]));
+        assert!(!has(&["-cc1", "-O2"]) && !has(&["-x", "ir", "-c", "a"]) && !has(&["-xir", "a"]));
+        assert!(!has(&["-fsanitize=address,dataflow", "a.c"]) && has(&["-fsanitize=address", "-x", "c", "a"]));
+    }
+
+    #[test]
+    fn response_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            format!("@{}", path.display())
+        };
+        let plain = write("plain", "-O2\n-DA='b c' a.c");
+        assert!(has(&[&plain]) && has(&["@missing"]));
+        let input = write("input", "-O2 \"old.bc\"");
+        let outer = write("outer", &format!("-c {input}"));
+        assert!(!has(&[&input]) && !has(&[&outer]) && !has(&[&write("language", "-x ir a")]));
     }
 }

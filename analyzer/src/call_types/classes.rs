@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Opened;
+use super::bodies::has_its_name;
+use crate::address::Vaddr;
 use crate::program::Program;
 
 /// A set of types that are one to the source.
@@ -30,9 +32,24 @@ impl Results<'_> {
 /// How a function is known by name, in all modules.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) kinds: Vec<Class>,
+    kinds: Vec<Class>,
+    is_data: bool,
+    is_number: bool,
+    /// How many sources use its address.
+    sources: usize,
+}
+
+/// How a function may be called by its address.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses {
+    /// The types.
+    pub(super) own: Vec<Class>,
+    /// As a pointer to data.
     pub(super) is_data: bool,
+    /// In a way that is not known.
     pub(super) is_number: bool,
+    /// As a handler of signals.
+    pub(super) is_handler: bool,
 }
 
 /// The types of a program, those that are one joined.
@@ -51,7 +68,8 @@ impl<'p> Classes<'p> {
         let modules = || program.modules().flat_map(|(_, module)| &module.summary.notes().modules);
         for note in program.modules().flat_map(|(_, module)| &module.summary.notes().functions) {
             joined.number(&note.kind);
-            note.indirect.iter().for_each(|kind| _ = joined.number(kind));
+            let handed = note.handed.iter().map(|handed| &handed.kind);
+            note.indirect.iter().chain(handed).for_each(|kind| _ = joined.number(kind));
         }
         for note in modules() {
             let single = note.from_data.iter().chain(&note.to_data).chain(note.seen.iter().flat_map(|s| &s.kinds));
@@ -70,6 +88,7 @@ impl<'p> Classes<'p> {
                 seen.kinds.extend(kinds);
                 seen.is_data |= function.is_data;
                 seen.is_number |= function.is_number;
+                seen.sources = seen.sources.saturating_add(1);
             }
         }
         classes.handlers = classes.numbers.iter().filter(|(kind, _)| is_handler(kind)).map(|(_, c)| *c).collect();
@@ -91,6 +110,54 @@ impl<'p> Classes<'p> {
 
     fn class(numbers: &FxHashMap<&'p str, Class>, kind: &str) -> Class {
         numbers.get(kind).copied().unwrap_or(Class::MAX)
+    }
+
+    /// Takes in that a function has a type.
+    pub(super) fn add(&self, uses: &mut Uses, kind: &str) {
+        self.add_class(uses, self.of(kind));
+    }
+
+    fn add_class(&self, uses: &mut Uses, class: Class) {
+        uses.own.push(class);
+        uses.is_data |= self.to_data.contains(&class);
+        uses.is_handler |= self.handlers.contains(&class);
+    }
+
+    /// Takes in how a function is known by one of its names.
+    pub(super) fn add_seen(&self, uses: &mut Uses, seen: &Seen) {
+        seen.kinds.iter().for_each(|&class| self.add_class(uses, class));
+        uses.is_data |= seen.is_data;
+        uses.is_number |= seen.is_number;
+    }
+
+    /// The names of functions without a note whose addresses notes have, with what is known of them. Of several that no
+    /// other object can name, each source has a note of its own.
+    pub(super) fn strangers(&self, program: &'p Program<'_>) -> FxHashMap<&'p str, Option<Uses>> {
+        let notes = || program.modules().map(|(_, module)| module.summary.notes());
+        let mut noted: FxHashMap<&str, usize> = FxHashMap::default();
+        let all = program.modules().flat_map(|(_, m)| m.summary.notes().functions.iter().map(move |note| (m, note)));
+        for (_, note) in all.filter(|(module, note)| note.address != Vaddr(0) && has_its_name(module, note)) {
+            for name in std::iter::once(&note.name).chain(&note.aliases) {
+                let count = noted.entry(name).or_default();
+                *count = if note.is_local { count.saturating_add(1) } else { usize::MAX };
+            }
+        }
+        let is_noted = |name: &str, sources| noted.get(name).is_some_and(|count| *count >= sources);
+        let in_code = notes().flat_map(|notes| notes.functions.iter().flat_map(|note| &note.taken));
+        let in_data = notes().flat_map(|notes| notes.variables.iter().flat_map(|note| &note.taken));
+        let mut strangers = FxHashMap::default();
+        for name in in_code.chain(in_data) {
+            let seen = self.seen.get(name.as_str());
+            if !is_noted(name, seen.map_or(1, |seen| seen.sources)) {
+                let uses = |seen| {
+                    let mut uses = Uses::default();
+                    self.add_seen(&mut uses, seen);
+                    uses
+                };
+                strangers.entry(name.as_str()).or_insert_with(|| seen.map(uses));
+            }
+        }
+        strangers
     }
 
     pub(super) fn of(&self, kind: &str) -> Class {
