@@ -30,7 +30,7 @@ namespace {
 
 constexpr const char *Section = ".note.chestnut.calls";
 constexpr const char *Holder = ".chestnut.notes";
-constexpr unsigned Version = 1, Machine = 62;
+constexpr unsigned Version = 2, Machine = 62;
 enum Kind : unsigned { OfFunction = 1, OfVariable = 2, OfModule = 3 };
 enum Flag : unsigned { Local = 1, Weak = 2, Opaque = 4 };
 
@@ -202,6 +202,8 @@ class NoteWriter {
   bool hasMacros;
   std::map<const Value *, Texts> aliases, resolved;
   std::string assembly;
+  // Functions with the types of all that they call or pass on.
+  Texts callers;
 
   void names(const GlobalValue &name, const Value *of, bool isResolver) {
     (isResolver ? resolved : aliases)[of].push_back(linkName(name));
@@ -245,6 +247,9 @@ class NoteWriter {
     for (auto *list : {&aliases[&function], &resolved[&function], &body.called, &body.types, &body.taken, &body.handed, &body.syscalls})
       note.list(*list);
     emit(note, linkedTo(function));
+    Texts kinds = body.types;
+    for (auto &text : body.handed) addOnce(kinds, text.substr(text.rfind('\t') + 1));
+    if (!kinds.empty()) callers.push_back(name + "\t" + join(kinds, "\t"));
   }
 
   // The section of a note that goes where a function goes. GNU as takes no quotation marks there.
@@ -301,6 +306,8 @@ class NoteWriter {
     note.list(united);
     note.list({facts.fromData.begin(), facts.fromData.end()});
     note.list({facts.toData.begin(), facts.toData.end()});
+    // Once more: lld --icf drops the note of a function that it folds into another one.
+    note.list(callers);
     // Of another type than those that have an order, which GNU ld -r does not mix.
     emit(note, ",\"\",@progbits,unique,1");
   }

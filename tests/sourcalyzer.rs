@@ -276,9 +276,10 @@ fn retpolines_call() {
 /// A linker that keeps one of two functions keeps the note of one.
 #[test]
 fn folded_functions_have_both_types() {
-    let flags = ["-O2", "-ffunction-sections", "-DFOLDED", "-fuse-ld=lld", "-Wl,--icf=all"];
-    let (with, _) = both(&["flows.c"], &flags);
-    assert!(has(&with, &["getppid"]) && !has(&with, &["setsid"]), "{with:?}");
+    for (case, linker) in [("-DFOLDED", "-Wl,--icf=all"), ("-DFOLDED_CALLERS", "-Wl,--icf=safe")] {
+        let (with, _) = both(&["flows.c"], &["-O2", "-ffunction-sections", case, "-fuse-ld=lld", linker]);
+        assert!(has(&with, &["getppid"]) && !has(&with, &["setsid"]), "{case}: {with:?}");
+    }
 }
 
 #[test]

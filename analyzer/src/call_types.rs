@@ -27,7 +27,7 @@ use crate::syscall::SyscallNr;
 use crate::value::Atom;
 pub(crate) use bodies::has_its_name;
 use bodies::{Computed, computed_calls, lies_in};
-use classes::{Class, Classes, Results, Uses};
+use classes::{Class, Classes, NotedNames, Results, Uses};
 
 /// Where the address of a function stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub(crate) struct CallTypes<'p, 'data> {
     starts: FxHashMap<ModuleId, Vec<(Vaddr, FunctionId)>>,
     /// How functions are used that have no note, by name: two of one body, of which the linker kept one.
     strangers: FxHashMap<&'p str, Option<Uses>>,
+    /// What functions without notes call that may be one with others.
+    folded: Vec<Class>,
     from_data: FxHashSet<Class>,
     results: FxHashMap<Class, Results<'p>>,
 }
@@ -106,12 +108,14 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             return None;
         }
         let classes = Classes::new(program);
+        let noted = NotedNames::new(program);
         let mut types = Self {
             program,
             functions: FxHashMap::default(),
             variables: FxHashMap::default(),
             starts: FxHashMap::default(),
-            strangers: classes.strangers(program),
+            strangers: classes.strangers(&noted, program),
+            folded: classes.folded(&noted, program),
             from_data: classes.from_data.clone(),
             results: classes.results(),
         };
@@ -217,6 +221,13 @@ impl<'p, 'data> CallTypes<'p, 'data> {
             slot.checked_offset_from(variable.address).is_some_and(|offset| offset < variable.size)
         };
         if found.iter().all(is_inside) { found } else { &[] }
+    }
+
+    /// What is let in before anything is reached.
+    pub(crate) fn opened(&self) -> Opened<'p> {
+        let mut opened = Opened::default();
+        self.open_classes(&self.folded, &mut opened);
+        opened
     }
 
     /// Takes in what a reached function calls; whether that lets in more.

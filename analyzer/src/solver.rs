@@ -58,6 +58,7 @@ pub(crate) fn solve_without<'data>(
     surroundings: &impl Surroundings,
     without: Option<FunctionKey>,
 ) -> Reachable<'data> {
+    let types = CallTypes::new(program);
     let mut solver = Solver {
         program,
         guards,
@@ -66,8 +67,8 @@ pub(crate) fn solve_without<'data>(
         work: VecDeque::new(),
         open: FxHashSet::default(),
         held: Vec::new(),
-        types: CallTypes::new(program),
-        opened: Opened::default(),
+        opened: types.as_ref().map(CallTypes::opened).unwrap_or_default(),
+        types,
         waiting: Vec::new(),
         settled: program.modules().map(|(_, module)| vec![0; module.summary.functions().all().len()]).collect(),
         seen: FxHashSet::default(),

@@ -65,6 +65,7 @@ fn source(note: &ModuleNote) -> Value {
         "types_cast_into_each_other": note.united,
         "types_from_pointers_to_data": note.from_data,
         "types_to_pointers_to_data": note.to_data,
+        "callers": note.callers.iter().map(|caller| json!({ "name": caller.name, "types": caller.kinds })).collect::<Vec<_>>(),
     })
 }
 

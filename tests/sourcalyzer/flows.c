@@ -141,6 +141,17 @@ int (*volatile keeps)(struct a *);
 int (*volatile calls)(struct b *);
 static int begin(void) { keeps = one; calls = two; return calls(0); }
 
+#elif defined FOLDED_CALLERS
+/* The linker keeps one of two functions that call by types that look alike. */
+struct a { int (*run)(struct a *); };
+struct b { int (*run)(struct b *); };
+static int run(struct b *b) { return by_a(0); }
+__attribute__((noinline)) int call_a(struct a *a) { return a->run(a); }
+__attribute__((noinline)) int call_b(struct b *b) { return b->run(b); }
+struct a *volatile a;
+struct b b = {run}, *volatile pointer = &b;
+static int begin(void) { return a ? call_a(a) : call_b(pointer); }
+
 #elif defined RETPOLINE
 /* The other file has no notes, and calls by returning. */
 int (*volatile elsewhere)(struct a *) = by_a;

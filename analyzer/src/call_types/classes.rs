@@ -74,6 +74,7 @@ impl<'p> Classes<'p> {
         for note in modules() {
             let single = note.from_data.iter().chain(&note.to_data).chain(note.seen.iter().flat_map(|s| &s.kinds));
             single.for_each(|kind| _ = joined.number(kind));
+            note.callers.iter().flat_map(|caller| &caller.kinds).for_each(|kind| _ = joined.number(kind));
             for (one, other) in &note.united {
                 joined.join(one, other);
             }
@@ -130,25 +131,19 @@ impl<'p> Classes<'p> {
         uses.is_number |= seen.is_number;
     }
 
-    /// The names of functions without a note whose addresses notes have, with what is known of them. Of several that no
-    /// other object can name, each source has a note of its own.
-    pub(super) fn strangers(&self, program: &'p Program<'_>) -> FxHashMap<&'p str, Option<Uses>> {
+    /// The names of functions without a note whose addresses notes have, with what is known of them.
+    pub(super) fn strangers(
+        &self,
+        noted: &NotedNames<'p>,
+        program: &'p Program<'_>,
+    ) -> FxHashMap<&'p str, Option<Uses>> {
         let notes = || program.modules().map(|(_, module)| module.summary.notes());
-        let mut noted: FxHashMap<&str, usize> = FxHashMap::default();
-        let all = program.modules().flat_map(|(_, m)| m.summary.notes().functions.iter().map(move |note| (m, note)));
-        for (_, note) in all.filter(|(module, note)| note.address != Vaddr(0) && has_its_name(module, note)) {
-            for name in std::iter::once(&note.name).chain(&note.aliases) {
-                let count = noted.entry(name).or_default();
-                *count = if note.is_local { count.saturating_add(1) } else { usize::MAX };
-            }
-        }
-        let is_noted = |name: &str, sources| noted.get(name).is_some_and(|count| *count >= sources);
         let in_code = notes().flat_map(|notes| notes.functions.iter().flat_map(|note| &note.taken));
         let in_data = notes().flat_map(|notes| notes.variables.iter().flat_map(|note| &note.taken));
         let mut strangers = FxHashMap::default();
         for name in in_code.chain(in_data) {
             let seen = self.seen.get(name.as_str());
-            if !is_noted(name, seen.map_or(1, |seen| seen.sources)) {
+            if !noted.has(name, seen.map_or(1, |seen| seen.sources)) {
                 let uses = |seen| {
                     let mut uses = Uses::default();
                     self.add_seen(&mut uses, seen);
@@ -160,8 +155,48 @@ impl<'p> Classes<'p> {
         strangers
     }
 
+    /// The types that functions call which are compiled, and have no note: the linker dropped them, or folded them into
+    /// others, which then call by these types too.
+    pub(super) fn folded(&self, noted: &NotedNames<'p>, program: &'p Program<'_>) -> Vec<Class> {
+        let callers = || {
+            let modules = program.modules().flat_map(|(_, module)| &module.summary.notes().modules);
+            modules.flat_map(|note| &note.callers)
+        };
+        let mut sources: FxHashMap<&str, usize> = FxHashMap::default();
+        for caller in callers() {
+            let count = sources.entry(&caller.name).or_default();
+            *count = count.saturating_add(1);
+        }
+        let is_gone = |name: &str| !noted.has(name, sources.get(name).copied().unwrap_or(1));
+        callers().filter(|caller| is_gone(&caller.name)).flat_map(|c| &c.kinds).map(|kind| self.of(kind)).collect()
+    }
+
     pub(super) fn of(&self, kind: &str) -> Class {
         Self::class(&self.numbers, kind)
+    }
+}
+
+/// How many functions have notes, by name.
+#[derive(Debug)]
+pub(super) struct NotedNames<'p>(FxHashMap<&'p str, usize>);
+
+impl<'p> NotedNames<'p> {
+    pub(super) fn new(program: &'p Program<'_>) -> Self {
+        let mut counts: FxHashMap<&str, usize> = FxHashMap::default();
+        let all = program.modules().flat_map(|(_, m)| m.summary.notes().functions.iter().map(move |note| (m, note)));
+        for (_, note) in all.filter(|(module, note)| note.address != Vaddr(0) && has_its_name(module, note)) {
+            for name in std::iter::once(&note.name).chain(&note.aliases) {
+                let count = counts.entry(name).or_default();
+                *count = if note.is_local { count.saturating_add(1) } else { usize::MAX };
+            }
+        }
+        Self(counts)
+    }
+
+    /// Whether all functions of this name have one that so many sources tell of. Of several that no other object can
+    /// name, each source has a note of its own.
+    fn has(&self, name: &str, sources: usize) -> bool {
+        self.0.get(name).is_some_and(|count| *count >= sources)
     }
 }
 

@@ -15,7 +15,7 @@ use record::{KIND_FUNCTION, KIND_MODULE, KIND_VARIABLE, Reader};
 /// The sections.
 pub const SECTION: &str = ".note.chestnut.calls";
 /// The version that is read.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Why the notes of a file are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -136,6 +136,15 @@ pub struct SeenFunction {
     pub is_number: bool,
 }
 
+/// What a function calls, where its own note may be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its name.
+    pub name: String,
+    /// Types of its indirect calls, and of functions that it passes on.
+    pub kinds: Vec<String>,
+}
+
 /// What the source shows of casts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleNote {
@@ -149,6 +158,8 @@ pub struct ModuleNote {
     pub from_data: Vec<String>,
     /// Types that are cast to pointers to data.
     pub to_data: Vec<String>,
+    /// Functions with the types of what they call or pass on.
+    pub callers: Vec<Caller>,
 }
 
 /// All notes of a file.

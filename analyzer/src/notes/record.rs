@@ -4,7 +4,7 @@
 //! descriptor, kind, `Chestnut`, then the descriptor: version and machine, 16 bits each, and what the kind has. Text
 //! ends with a zero byte, a list of texts with an empty one.
 
-use super::{FunctionNote, Handed, ModuleNote, Problem, SeenFunction, SyscallNote, VERSION, VariableNote};
+use super::{Caller, FunctionNote, Handed, ModuleNote, Problem, SeenFunction, SyscallNote, VERSION, VariableNote};
 use crate::address::Vaddr;
 
 pub(super) const KIND_FUNCTION: u32 = 1;
@@ -150,6 +150,7 @@ impl Note<'_> {
             united: self.parsed(|text| text.split_once('\t').map(|(one, other)| (one.to_owned(), other.to_owned())))?,
             from_data: self.list()?,
             to_data: self.list()?,
+            callers: self.parsed(caller)?,
         })
     }
 }
@@ -169,6 +170,11 @@ fn syscall(text: &str) -> Option<SyscallNote> {
     };
     let value = |word: &str| if word == "?" { Some(None) } else { word.parse().ok().map(Some) };
     Some(SyscallNote { is_instruction, values: values.split(' ').map(value).collect::<Option<_>>()? })
+}
+
+fn caller(text: &str) -> Option<Caller> {
+    let (name, kinds) = text.split_once('\t')?;
+    Some(Caller { name: name.to_owned(), kinds: kinds.split('\t').map(str::to_owned).collect() })
 }
 
 fn seen(text: &str) -> Option<SeenFunction> {

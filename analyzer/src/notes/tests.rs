@@ -6,7 +6,7 @@ use super::*;
 fn note(kind: u32, descriptor: &[u8]) -> Vec<u8> {
     let size = u32::try_from(descriptor.len() + 4).unwrap();
     let mut bytes: Vec<u8> = [9, size, kind].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
-    bytes.extend(b"Chestnut\0\0\0\0\x01\0\x3e\0");
+    bytes.extend(b"Chestnut\0\0\0\0\x02\0\x3e\0");
     bytes.extend(descriptor);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
@@ -31,7 +31,7 @@ fn all_that_the_plug_in_writes_is_read() {
     variable.push(1);
     variable.extend(24_u64.to_le_bytes());
     variable.extend(b"table\0one\0two\0\0");
-    let module = b"a.c\0one\ti32 (i32)\t*\0two\t#\ti8* ()\0\0i32 (i8*)\ti32 (s*)\0\0void ()\0\0void (i32)\0\0";
+    let module = b"a.c\0one\ti32 (i32)\t*\0two\t#\ti8* ()\0\0i32 (i8*)\ti32 (s*)\0\0void ()\0\0void (i32)\0\0one\tvoid ()\ti32 ()\0\0";
     let section = [function(), vec![0; 8], note(2, &variable), note(3, module)].concat();
     let notes = read(&section).unwrap();
     let [function] = notes.functions.as_slice() else { panic!("{notes:?}") };
@@ -46,6 +46,10 @@ fn all_that_the_plug_in_writes_is_read() {
     let [module] = notes.modules.as_slice() else { panic!("{notes:?}") };
     assert!(module.seen[0].is_data && !module.seen[0].is_number && module.seen[1].is_number);
     assert_eq!((module.seen[0].kinds.concat(), module.united.len()), ("i32 (i32)".to_owned(), 1));
+    assert_eq!(
+        (module.callers[0].name.as_str(), module.callers[0].kinds.join("; ")),
+        ("one", "void (); i32 ()".to_owned())
+    );
     assert_eq!((module.from_data.concat(), module.to_data.concat()), ("void ()".to_owned(), "void (i32)".to_owned()));
 }
 
@@ -74,7 +78,7 @@ fn forged_fields_are_named() {
     assert_eq!(poked(4, &[2, 0, 0, 0]), Problem::Cut { offset });
     assert_eq!(poked(8, &[9, 0, 0, 0]), Problem::Kind { offset, found: 9 });
     assert_eq!(poked(12, b"GNU\0"), Problem::Foreign { offset });
-    assert_eq!(poked(24, &[2, 0]), Problem::Version { offset, found: 2 });
+    assert_eq!(poked(24, &[3, 0]), Problem::Version { offset, found: 3 });
     assert_eq!(poked(26, &[183, 0]), Problem::Machine { offset, found: 183 });
     // A text without an end, and a list that is no list of system calls.
     let unended: Vec<u8> = vec![b'a'; function().len() - 37];
