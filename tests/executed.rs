@@ -71,6 +71,22 @@ fn a_patched_program_runs_a_patched_program_that_runs_one() {
     assert!(found.starts_with("ended with 1, signal 0\n"), "stat says that it wants an operand: {found}");
 }
 
+/// As in a system whose programs are patched one after the other, and by a launcher that knows none of them.
+#[test]
+fn a_program_that_was_patched_first_runs_one_that_is_patched_later() {
+    let scratch = Scratch::new();
+    let plain = PathBuf::from("/bin/true");
+    let path = scratch.path("later");
+    std::fs::copy(&plain, &path).unwrap();
+    let (named, _) = patch(&scratch, &executing(&scratch, &path, "named"), "named.patched", &[]);
+    let launcher = scratch.build("gcc -O2", SOURCE, "launcher");
+    let (launcher, _) = patch(&scratch, &launcher, "launcher.patched", &[]);
+    let (patched, _) = patch(&scratch, &plain, "true.patched", &[]);
+    std::fs::rename(patched, &path).unwrap();
+    assert_eq!(says(&named, &[]), "ended with 0, signal 0\n");
+    assert_eq!(says(&launcher, &[path.to_str().unwrap()]), "ended with 0, signal 0\n");
+}
+
 #[test]
 fn executions_that_are_denied_fail_with_the_error_that_is_named() {
     let scratch = Scratch::new();

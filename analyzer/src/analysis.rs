@@ -328,12 +328,15 @@ impl Analysis<'_> {
         let mut assumptions = part.assumptions.clone();
         if self.options.exec == ExecMode::Follow {
             assumptions.extend(part.executions.open.iter().cloned());
+            if !part.calls.executions.is_empty() {
+                add_stub(&mut allowed);
+            }
         }
         assumptions.extend(self.assumptions);
         files.add(&part, true);
         for executed in &self.parts {
             let is_own = executed.path == self.own;
-            for (call, entry) in executed.calls(is_own) {
+            for (call, entry) in executed.calls() {
                 allowed.entry(call).or_insert(entry);
             }
             if is_own || executed.is_loader {
@@ -360,6 +363,15 @@ impl Analysis<'_> {
     }
 }
 
+/// Whatever is executed may be patched, if not today then tomorrow.
+fn add_stub(allowed: &mut BTreeMap<SyscallNr, AllowedCall>) {
+    for call in STUB.into_iter().filter_map(SyscallNr::from_name) {
+        let reason = "a program that is executed may install a filter of its own".to_owned();
+        let evidence = Evidence::Always { reason };
+        allowed.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
+    }
+}
+
 impl ExecutedPart {
     /// Its path in the program's system.
     fn program(&self) -> PathBuf {
@@ -367,20 +379,12 @@ impl ExecutedPart {
     }
 
     /// What it calls, with its name in the evidence.
-    fn calls(&self, is_own: bool) -> BTreeMap<SyscallNr, AllowedCall> {
+    fn calls(&self) -> BTreeMap<SyscallNr, AllowedCall> {
         let mut calls = self.part.calls.allowed.clone();
         always::add(&mut calls);
-        let mut add = |call: SyscallNr, reason: &str| {
-            let evidence = Evidence::Always { reason: reason.to_owned() };
-            calls.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
-        };
-        if is_own || self.filter.is_some() {
-            for call in STUB.into_iter().filter_map(SyscallNr::from_name) {
-                add(call, "a patched program installs its own filter");
-            }
-        }
         for &call in self.filter.iter().flatten() {
-            add(call, "its own filter lets it through");
+            let evidence = Evidence::Always { reason: "its own filter lets it through".to_owned() };
+            calls.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
         }
         let program = self.program();
         for call in calls.values_mut() {
