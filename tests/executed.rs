@@ -88,6 +88,14 @@ fn a_program_that_was_patched_first_runs_one_that_is_patched_later() {
 }
 
 #[test]
+fn a_name_that_goes_into_a_structure_is_found_in_the_function_that_puts_it_there() {
+    let scratch = Scratch::new();
+    let program = scratch.build("gcc -O2", "command.c", "command");
+    let (patched, _) = patch(&scratch, &program, "command.patched", &[]);
+    assert_eq!(says(&patched, &["/"]), "directory\n");
+}
+
+#[test]
 fn executions_that_are_denied_fail_with_the_error_that_is_named() {
     let scratch = Scratch::new();
     let program = executing(&scratch, Path::new("/bin/true"), "program");

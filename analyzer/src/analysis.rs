@@ -228,7 +228,7 @@ impl Analysis<'_> {
         let site = part.executions.open.first().and_then(|assumption| assumption.site.clone());
         for text in &part.executions.texts {
             // A text that names no program is none that is meant.
-            let found = execution::find(self.options.root(), program, &ExecutedName::Path(text.clone()));
+            let found = execution::find(self.options.root(), program, text);
             for (path, site) in found.into_iter().flatten().zip(site.iter().cycle()) {
                 candidates.push(Candidate { path, by: Err(site.clone()) });
             }

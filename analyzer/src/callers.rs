@@ -138,11 +138,16 @@ impl<'a, 'data> Callers<'a, 'data> {
         self.sites(&self.computed, caller, |c| c == Callee::Computed)
     }
 
+    /// The calls of a function that say whom they call.
+    #[must_use]
+    pub fn named_calls(&self, caller: FunctionKey) -> Sites {
+        self.sites(&self.named, caller, |callee| callee != Callee::Computed)
+    }
+
     /// The call at an address of `caller`.
     #[must_use]
     pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<Rc<CallSite>> {
-        let named = self.sites(&self.named, caller, |c| c != Callee::Computed);
-        let found = named.iter().find(|site| site.at == at).cloned();
+        let found = self.named_calls(caller).iter().find(|site| site.at == at).cloned();
         found.or_else(|| self.computed_calls(caller).iter().find(|site| site.at == at).cloned())
     }
 

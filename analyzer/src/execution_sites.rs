@@ -9,7 +9,8 @@
 //! the shell's.
 //!
 //! Over-approximates: where some name is not known, every reached text of the same file that is the absolute path of a
-//! program counts as one. May miss: what no constant names; each such place is an assumption.
+//! program counts as one; so does a name for `PATH` that the function passes to others together with the structure that
+//! it goes on with to that place. May miss: what no constant names; each such place is an assumption.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
+use crate::arguments::CallSite;
 use crate::callers::Callers;
 use crate::data::PointerTarget;
 use crate::evidence::location;
@@ -27,6 +29,7 @@ use crate::origins::{Seen, direct_origins};
 use crate::policy::{Assumption, AssumptionKind, CodeLocation};
 use crate::program::{ModuleId, ModuleRole, Program};
 use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable};
+use crate::registers::ARGUMENTS;
 use crate::startup::is_glibc_loader;
 use crate::syscall::SyscallNr;
 use crate::value::{Atom, Value};
@@ -80,7 +83,7 @@ pub struct Executions {
     /// Each place where the name is not known.
     pub open: BTreeSet<Assumption>,
     /// Reached texts that may be meant at such a place.
-    pub texts: BTreeSet<Vec<u8>>,
+    pub texts: BTreeSet<ExecutedName>,
 }
 
 /// Looks at every place that executes a program; `sites` are those of the two calls.
@@ -110,7 +113,7 @@ pub fn find(callers: &Callers<'_, '_>, sites: &[(SyscallNr, FunctionKey, Vaddr)]
     let Search { mut found, open_modules, .. } = search;
     for (text, holders) in reached.strings() {
         if text.starts_with(b"/") && holders.iter().any(|holder| open_modules.contains(holder)) {
-            found.texts.insert(text.to_vec());
+            found.texts.insert(ExecutedName::Path(text.to_vec()));
         }
     }
     found
@@ -180,6 +183,26 @@ impl Search<'_, '_, '_> {
         }
         for (function, at) in origins.unknown {
             self.open(function, at);
+            if searches {
+                self.handed_over(function, at);
+            }
+        }
+    }
+
+    /// Finds the names that a function passes to others together with a structure in its frame that it passes on to the
+    /// call at `at`: one of them may have put the name into it.
+    fn handed_over(&mut self, function: FunctionKey, at: Vaddr) {
+        let Some(site) = self.callers.call_at(function, at) else { return };
+        let is_structure = |atom: &Atom| matches!(atom, Atom::Frame(_));
+        let structures: BTreeSet<Atom> = arguments(&site).into_iter().filter(is_structure).collect();
+        for call in self.callers.named_calls(function).iter() {
+            let passed = arguments(call);
+            if passed.is_disjoint(&structures) {
+                continue;
+            }
+            let texts = passed.into_iter().filter_map(|atom| self.program.text(function.0, atom));
+            let names = texts.filter(|text| !text.is_empty() && !text.contains(&b'/'));
+            self.found.texts.extend(names.map(|name| ExecutedName::Search(name.to_vec())));
         }
     }
 
@@ -202,6 +225,12 @@ impl Search<'_, '_, '_> {
             flag: Some("--exec-target".to_owned()),
         });
     }
+}
+
+/// All that the arguments of a call in registers can be.
+fn arguments(site: &CallSite) -> BTreeSet<Atom> {
+    let values = (0..).zip(ARGUMENTS).map(|(number, _)| site.argument(number));
+    values.flat_map(|value| value.atoms().unwrap_or_default().to_vec()).collect()
 }
 
 /// The inside of the functions that execute by name.
