@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
 
 use crate::address::Vaddr;
 use crate::cfg::{Block, BlockId, Cfg, direct_jump_target};
@@ -163,6 +163,22 @@ fn seed(states: &mut [Option<State>], id: BlockId, state: &State, widen: bool) -
     }
 }
 
+/// Whether the last of these instructions that writes a register writes its lower half, which clears the rest.
+fn is_cleared_above(instructions: &[Instruction], full: Register) -> bool {
+    use Mnemonic::{Add, And, Lea, Mov, Movsx, Movzx, Or, Sub, Xor};
+    let is_plain = |i: &Instruction| matches!(i.mnemonic(), Add | And | Lea | Mov | Movsx | Movzx | Or | Sub | Xor);
+    let mut factory = InstructionInfoFactory::new();
+    let mut writes = |i: &&Instruction| {
+        let used = factory.info(i).used_registers();
+        used.iter().any(|u| {
+            let is_read = matches!(u.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+            !is_read && u.register().full_register() == full
+        }) || i.flow_control() != FlowControl::Next
+    };
+    let last = instructions.iter().rev().find(|i| writes(i));
+    last.is_some_and(|i| is_plain(i) && i.op0_register().size() == 4 && i.op0_register().full_register() == full)
+}
+
 /// A jump that depends on whether a register equals a number.
 struct Branch {
     register: Register,
@@ -204,8 +220,9 @@ impl Branch {
         // A write of half a register clears the rest (SDM volume 1, 3.4.1.1), so that a result of zero is zero as a
         // whole.
         let is_result = !matches!(compare.mnemonic(), Mnemonic::Test | Mnemonic::Cmp);
-        let bytes = if is_result && register.size() == 4 { 8 } else { register.size() };
         let full = register.full_register();
+        let is_extended = register.size() == 4 && (is_result || is_cleared_above(before.get(..index)?, full));
+        let bytes = if is_extended { 8 } else { register.size() };
         let is_kept = before.iter().skip(index + 1).all(|i| {
             matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsxd)
                 && (i.op0_kind() != OpKind::Register || i.op0_register().full_register() != full)

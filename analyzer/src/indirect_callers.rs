@@ -9,6 +9,7 @@
 //! Over-approximates: any address that code or data takes may be the start of a table. May miss: calls from other files
 //! that are handed the table.
 
+mod pthread_functions;
 pub(crate) mod uses;
 
 use std::collections::BTreeSet;
@@ -61,6 +62,10 @@ pub fn find(
     // Any function value of Go may be called anywhere.
     if !tables || callers.code(callee.0)?.is_go(start) {
         return None;
+    }
+    if let Some(calls) = pthread_functions::find(callers, callee.0, &slots) {
+        found.extend(calls);
+        return Some(found);
     }
     let table = Table { start, slots, references: &references };
     for key in callers.reached.functions().into_iter().filter(|key| key.0 == callee.0) {

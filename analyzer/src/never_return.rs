@@ -12,8 +12,8 @@ use crate::address::Vaddr;
 use crate::elf::Image;
 
 /// Functions of libraries that do not return, by their specifications: C17 7.22.4, POSIX, LSB core, the Itanium C++ ABI
-/// (exception handling, chapter 2), and the stack protector of GCC.
-pub const NEVER_RETURN: [&[u8]; 19] = [
+/// (exception handling, chapter 2), the stack protector of GCC, and `include/stdio.h` of glibc for its own libraries.
+pub const NEVER_RETURN: [&[u8]; 20] = [
     b"abort",
     b"exit",
     b"_exit",
@@ -28,6 +28,7 @@ pub const NEVER_RETURN: [&[u8]; 19] = [
     b"__stack_chk_fail",
     b"__fortify_fail",
     b"__chk_fail",
+    b"__libc_fatal",
     b"_Unwind_Resume",
     b"__cxa_throw",
     b"__cxa_rethrow",
