@@ -8,6 +8,7 @@
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
 # make fuzz    fuzzers over all that reads files, SECONDS=60 each (nightly Rust; installs cargo-fuzz): table of failures
 # make robust  faults, kills and attacks by the hundred, a machine for each kind of program (docs/robustness.md has results)
+# make distributions   small systems of other distributions, hardened and used (SUITES='bullseye noble'; root, debootstrap)
 # make bench   time and memory of chestnut-patch, cold and cached, growth of files, start-up, per-call cost and throughput
 #              of what it makes; writes docs/benchmarks.md (SHORT=1: without whole folders and servers)
 # make trace-cost      what tracing costs, beside no tracer and beside strace
@@ -17,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
+.PHONY: distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -107,6 +108,12 @@ robust: build
 	@.ci/install-packages test robust
 	tests/robust/faults
 	tests/robust/kernels $(PATCHER) $(TARGET)/kernels
+
+SUITES ?= bullseye trixie sid noble
+
+distributions: build
+	@.ci/install-packages distributions
+	tests/distributions/run $(TARGET)/release/chestnut $(abspath $(TARGET))/distributions $(SUITES)
 
 trace-cost: build
 	@.ci/install-packages bench

@@ -327,15 +327,43 @@ pub fn site_text(site: &UnresolvedSite) -> String {
     format!("{}{what}", location_text(&site.site))
 }
 
+/// More sites are counted, not named.
+const NAMED_SITES: usize = 8;
+
 /// What stops a program with unresolved sites, and what helps.
 #[must_use]
 pub fn unresolved_text(path: &Path, sites: &[UnresolvedSite]) -> String {
-    let sites: Vec<_> = sites.iter().map(site_text).collect();
+    let named: Vec<_> = sites.iter().take(NAMED_SITES).map(site_text).collect();
+    let more = match sites.len().saturating_sub(NAMED_SITES) {
+        0 => String::new(),
+        more => format!(" and {more} more, which `chestnut analyze` names"),
+    };
     format!(
-        "{}: {} reached system call{} with a number that is not known: {}; --ignore-unresolved goes on without what they call, --allow NAME adds it",
+        "{}: {} reached system call{} with a number that is not known: {}{more}; --ignore-unresolved goes on without what they call, --allow NAME adds it",
         path.display(),
         sites.len(),
         if sites.len() == 1 { "" } else { "s" },
-        sites.join(", ")
+        named.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use chestnut_analyzer::address::Vaddr;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_some_sites_and_counts_the_others() {
+        let site = |at| UnresolvedSite {
+            site: CodeLocation { file: "/lib".into(), address: Vaddr(at), symbol: None },
+            reason: UnresolvedReason::Number,
+        };
+        let sites: Vec<_> = (0..118).map(site).collect();
+        let text = unresolved_text(Path::new("/bin/many"), &sites);
+        assert!(text.starts_with("/bin/many: 118 reached system calls"), "{text}");
+        assert!(text.contains("/lib at 0x7 and 110 more, which `chestnut analyze` names; --ignore"), "{text}");
+        let text = unresolved_text(Path::new("/bin/many"), &sites[..8]);
+        assert!(text.contains("/lib at 0x7; --ignore"), "{text}");
+    }
 }
