@@ -24,8 +24,21 @@ pub fn add(allowed: &mut BTreeMap<SyscallNr, AllowedCall>) {
             continue;
         }
         if let Some(call) = SyscallNr::from_name(name) {
-            let evidence = Evidence::Always { reason: reason.to_owned() };
-            allowed.entry(call).or_insert_with(|| AllowedCall { name: name.to_owned(), evidence });
+            insert(allowed, call, reason);
         }
     }
+}
+
+/// Adds what the stub of a patched program calls before anything else: whatever is executed may be patched, if not today
+/// then tomorrow.
+pub(crate) fn add_stub(allowed: &mut BTreeMap<SyscallNr, AllowedCall>) {
+    for call in ["seccomp", "prctl"].into_iter().filter_map(SyscallNr::from_name) {
+        insert(allowed, call, "a program that is executed may install a filter of its own");
+    }
+}
+
+/// Adds a call for which no site speaks, if it is not there.
+pub(crate) fn insert(allowed: &mut BTreeMap<SyscallNr, AllowedCall>, call: SyscallNr, reason: &str) {
+    let evidence = Evidence::Always { reason: reason.to_owned() };
+    allowed.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
 }

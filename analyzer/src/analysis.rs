@@ -27,9 +27,6 @@ use crate::world::{Part, Subject, World};
 /// The loader of programs for glibc (psABI, "Program Interpreter").
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// What the stub of a patched program calls before anything else.
-const STUB: [&str; 2] = ["seccomp", "prctl"];
-
 /// What the user says about the program's world.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -329,7 +326,7 @@ impl Analysis<'_> {
         if self.options.exec == ExecMode::Follow {
             assumptions.extend(part.executions.open.iter().cloned());
             if !part.calls.executions.is_empty() {
-                add_stub(&mut allowed);
+                always::add_stub(&mut allowed);
             }
         }
         assumptions.extend(self.assumptions);
@@ -363,15 +360,6 @@ impl Analysis<'_> {
     }
 }
 
-/// Whatever is executed may be patched, if not today then tomorrow.
-fn add_stub(allowed: &mut BTreeMap<SyscallNr, AllowedCall>) {
-    for call in STUB.into_iter().filter_map(SyscallNr::from_name) {
-        let reason = "a program that is executed may install a filter of its own".to_owned();
-        let evidence = Evidence::Always { reason };
-        allowed.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
-    }
-}
-
 impl ExecutedPart {
     /// Its path in the program's system.
     fn program(&self) -> PathBuf {
@@ -383,8 +371,7 @@ impl ExecutedPart {
         let mut calls = self.part.calls.allowed.clone();
         always::add(&mut calls);
         for &call in self.filter.iter().flatten() {
-            let evidence = Evidence::Always { reason: "its own filter lets it through".to_owned() };
-            calls.entry(call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
+            always::insert(&mut calls, call, "its own filter lets it through");
         }
         let program = self.program();
         for call in calls.values_mut() {

@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::dataflow;
 use crate::functions::Function;
 use crate::instruction::fixed_memory_operand;
-use crate::registers::State;
+use crate::registers::{ARGUMENTS, State};
 use crate::value::Value;
 
 /// How a call names its target.
@@ -47,6 +47,11 @@ impl CallSite {
     #[must_use]
     pub fn argument(&self, number: u16) -> Value {
         self.state.argument(number, if self.is_jump { 8 } else { 0 })
+    }
+
+    /// The integer arguments in registers.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = Value> {
+        (0..).zip(ARGUMENTS).map(|(number, _)| self.argument(number))
     }
 }
 

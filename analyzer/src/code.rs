@@ -319,13 +319,13 @@ impl<'a, 'data> Code<'a, 'data> {
         let is_place = |i: &Instruction| {
             i.op0_kind() == OpKind::Memory && i.memory_base() == Register::RSP && i.memory_displacement64() == 0
         };
-        let target = call.is_call_near().then(|| Vaddr(call.near_branch_target()));
-        let bytes = target.and_then(|at| self.image.bytes_from(at)).unwrap_or(&[]);
-        let mut decoder = Decoder::with_ip(64, bytes, target.unwrap_or_default().0, DecoderOptions::NONE);
-        target.is_some_and(|_| {
-            let first = decoder.decode();
-            first.mnemonic() == Mnemonic::Mov && is_place(&first)
-        })
+        if !call.is_call_near() {
+            return false;
+        }
+        let target = call.near_branch_target();
+        let bytes = self.image.bytes_from(Vaddr(target)).unwrap_or(&[]);
+        let first = Decoder::with_ip(64, bytes, target, DecoderOptions::NONE).decode();
+        first.mnemonic() == Mnemonic::Mov && is_place(&first)
     }
 
     /// Whether the pointer at `slot` is one to a function of another file with one of these names.

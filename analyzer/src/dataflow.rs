@@ -129,7 +129,7 @@ fn solve(
         }
         let Some(count) = visits.get_mut(id) else { continue };
         *count = count.saturating_add(1);
-        let branch = Branch::at_end_of(body);
+        let branch = Branch::at_end_of(body, factory);
         for &successor in block.successors.iter().filter(|id| needed(id)) {
             let first = cfg.blocks().get(successor).and_then(|block| instructions.get(block.instructions.start));
             let edge = branch.as_ref().and_then(|branch| Some((branch, branch.outcome(first?.ip())?)));
@@ -164,10 +164,9 @@ fn seed(states: &mut [Option<State>], id: BlockId, state: &State, widen: bool) -
 }
 
 /// Whether the last of these instructions that writes a register writes its lower half, which clears the rest.
-fn is_cleared_above(instructions: &[Instruction], full: Register) -> bool {
+fn is_cleared_above(instructions: &[Instruction], full: Register, factory: &mut InstructionInfoFactory) -> bool {
     use Mnemonic::{Add, And, Lea, Mov, Movsx, Movzx, Or, Sub, Xor};
     let is_plain = |i: &Instruction| matches!(i.mnemonic(), Add | And | Lea | Mov | Movsx | Movzx | Or | Sub | Xor);
-    let mut factory = InstructionInfoFactory::new();
     let mut writes = |i: &&Instruction| {
         let used = factory.info(i).used_registers();
         used.iter().any(|u| {
@@ -191,7 +190,7 @@ struct Branch {
 
 impl Branch {
     /// The one that ends a block, if it ends in one.
-    fn at_end_of(block: &[Instruction]) -> Option<Self> {
+    fn at_end_of(block: &[Instruction], factory: &mut InstructionInfoFactory) -> Option<Self> {
         let (last, before) = block.split_last()?;
         let (target, behind) = (direct_jump_target(last)?.0, last.next_ip());
         let (equal, different) = match last.mnemonic() {
@@ -221,7 +220,7 @@ impl Branch {
         // whole.
         let is_result = !matches!(compare.mnemonic(), Mnemonic::Test | Mnemonic::Cmp);
         let full = register.full_register();
-        let is_extended = register.size() == 4 && (is_result || is_cleared_above(before.get(..index)?, full));
+        let is_extended = register.size() == 4 && (is_result || is_cleared_above(before.get(..index)?, full, factory));
         let bytes = if is_extended { 8 } else { register.size() };
         let is_kept = before.iter().skip(index + 1).all(|i| {
             matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsxd)

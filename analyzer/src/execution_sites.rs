@@ -29,7 +29,6 @@ use crate::origins::{Seen, direct_origins};
 use crate::policy::{Assumption, AssumptionKind, CodeLocation};
 use crate::program::{ModuleId, ModuleRole, Program};
 use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable};
-use crate::registers::ARGUMENTS;
 use crate::startup::is_glibc_loader;
 use crate::syscall::SyscallNr;
 use crate::value::{Atom, Value};
@@ -229,8 +228,7 @@ impl Search<'_, '_, '_> {
 
 /// All that the arguments of a call in registers can be.
 fn arguments(site: &CallSite) -> BTreeSet<Atom> {
-    let values = (0..).zip(ARGUMENTS).map(|(number, _)| site.argument(number));
-    values.flat_map(|value| value.atoms().unwrap_or_default().to_vec()).collect()
+    site.arguments().flat_map(|value| value.atoms().unwrap_or_default().to_vec()).collect()
 }
 
 /// The inside of the functions that execute by name.

@@ -19,7 +19,6 @@ use crate::instruction::ReferenceKind;
 use crate::open_sites::functions_named;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
-use crate::registers::ARGUMENTS;
 use crate::value::{Atom, Value};
 
 /// The function that gets the table.
@@ -63,7 +62,7 @@ fn keeper(callers: &Callers<'_, '_>, id: ModuleId, references: &References, tabl
         *key == keeper || callers.named_calls(*key).iter().any(|site| site.is_jump && entered(*key, site) == [keeper])
     };
     let passes = |taker, site: &CallSite| {
-        let is_passed = (0..).zip(ARGUMENTS).any(|(n, _)| site.argument(n) == Value::One(Atom::Address(table)));
+        let is_passed = site.arguments().any(|value| value == Value::One(Atom::Address(table)));
         is_passed && entered(taker, site).iter().any(leads_there)
     };
     let is_handed_over = |taker| callers.named_calls((id, taker)).iter().any(|site| passes((id, taker), site));
