@@ -6,7 +6,7 @@
 
 #![cfg(test)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -260,6 +260,54 @@ fn inspect_agrees_with_the_policy() {
     let again: Policy = serde_json::from_str(&text_of(&["analyze", "--json", text(&patched)])).unwrap();
     assert_eq!(again.allowed.keys().collect::<Vec<_>>(), policy.allowed.keys().collect::<Vec<_>>());
     assert_eq!(again.program.path, patched);
+}
+
+/// What a person decided when a file was patched is what commands say of it, and not what the program alone could do.
+#[test]
+fn patched_files_speak_through_their_filter() {
+    let folder = TempDir::new().unwrap();
+    let [copy, patched] = ["true", "patched"].map(|name| folder.path().join(name));
+    std::fs::copy("/bin/true", &copy).unwrap();
+    let patcher = Path::new(env!("CARGO_BIN_EXE_chestnut")).with_file_name("chestnut-patch");
+    let flags = ["--nss", "files", "--exec", "deny:EPERM", "--deny", "write,reboot", "--allow", "ptrace"];
+    let output = Command::new(patcher).args(flags).args([&copy, &patched]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--deny takes what the program can call: write (chestnut explain shows where)\n"), "{said}");
+
+    let (file, original) = (text(&patched), text(&copy));
+    let why = text_of(&["explain", file, "write", "ptrace", "execve", "reboot"]);
+    let refused =
+        "write is refused by the filter in the file (--deny when it was patched), although the program can make it:";
+    assert!(why.starts_with(refused) && why.contains("): system call\n"), "{why}");
+    assert!(why.contains("to allow it: chestnut-patch --repatch --allow write"), "{why}");
+    assert!(why.contains("ptrace is allowed:\n    requested by --allow when the file was patched\n"), "{why}");
+    assert!(why.contains("execve fails: --exec deny:EPERM\n") && why.contains("reboot is not allowed: "), "{why}");
+    let all = text_of(&["analyze", file]);
+    let heading =
+        "Refused by the filter in the file, although the program can make them:\n  write  (--deny when it was patched)";
+    assert!(all.contains(heading) && all.contains("execve fails (--exec deny:EPERM)"), "{all}");
+
+    // The record of the file, by another command, has the same calls.
+    let names = |arguments: &[&str]| -> BTreeSet<String> {
+        let found: serde_json::Value = serde_json::from_str(&text_of(arguments)).unwrap();
+        let calls = &found["allowed"];
+        let named = calls.as_object().map(|calls| calls.values().map(|call| call["name"].clone()).collect());
+        let names: Vec<serde_json::Value> = named.or_else(|| calls.as_array().cloned()).unwrap();
+        names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&["analyze", "--json", file]), names(&["inspect", "--json", file]));
+    let difference = text_of(&["explain", "--diff", original, "--nss", "files", file]);
+    assert!(difference.contains("may make 1 system call that") && difference.contains("\n  ptrace\n"), "{difference}");
+    assert!(difference.contains("  write  "), "{difference}");
+    let page = text_of(&["report", file, "-o", "-"]);
+    assert!(page.contains("The filter in the file refuses what the program can call:</p>"), "{page}");
+
+    let line =
+        format!("type=1326 pid=999999999 exe=\"{file}\" arch=c000003e syscall=1 ip=0x7f00000000f2 code=0x80000000");
+    let log = folder.path().join("log");
+    std::fs::write(&log, line.replace("pid", "a=1 pid")).unwrap();
+    let violation = text_of(&["explain-violation", text(&log)]);
+    assert!(violation.contains("\n  it was denied by --deny when the file was patched\n"), "{violation}");
 }
 
 #[test]

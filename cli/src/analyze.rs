@@ -7,31 +7,34 @@ use std::fmt::Write;
 
 use chestnut_analyzer::policy::{Assumption, AssumptionKind, CodeLocation, Policy, UnresolvedReason};
 use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::command_line::Execution;
 
 use crate::arguments::Analyze;
 use crate::failure::Failure;
 use crate::groups::{self, Split};
+use crate::place;
 use crate::style::Style;
+use crate::subject::Subject;
 use crate::vulnerabilities::{self, Tally, Vulnerability};
-use crate::{place, program};
 
 /// How many places of one assumption the short form shows.
 const SHORT_LIST: usize = 3;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
-    let policy = program::policy(&command.file, &command.analysis)?;
+    let subject = Subject::of(&command.file, &command.analysis)?;
     if command.json {
-        return Ok(format!("{}\n", serde_json::to_string_pretty(&policy)?));
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&subject.policy)?));
     }
-    let report = Report { policy: &policy, style, is_long: command.verbose };
+    let report = Report { policy: &subject.policy, style, is_long: command.verbose };
     let mut text = report.summary();
     text.push_str(&report.groups());
     text.push_str(&report.vulnerabilities(&vulnerabilities::read(&[])?));
     text.push_str(&report.allowed());
-    for call in command.analysis.failing().keys() {
-        let _ = writeln!(text, "  {call} fails (--exec {})", command.analysis.exec);
+    for (call, number) in &subject.failing {
+        let _ = writeln!(text, "  {call} fails (--exec {})", Execution::Deny(*number));
     }
+    text.push_str(&report.refused(&subject));
     text.push_str(&report.unresolved());
     text.push_str(&report.assumptions());
     if command.verbose {
@@ -93,6 +96,24 @@ impl Report<'_> {
                 let line = place::line(&call.evidence, self.style);
                 let _ = writeln!(text, "  {}{padding}  {line}", self.style.bold(&call.name));
             }
+        }
+        text
+    }
+
+    /// What the filter of a patched file takes from its program.
+    fn refused(&self, subject: &Subject) -> String {
+        if subject.refused.is_empty() {
+            return String::new();
+        }
+        let mut text = self.heading("Refused by the filter in the file, although the program can make them:");
+        for (call, needed) in &subject.refused {
+            let why = subject.why_refused(*call);
+            let _ = writeln!(
+                text,
+                "  {}  ({why})  {}",
+                self.style.warning(&needed.name),
+                place::line(&needed.evidence, self.style)
+            );
         }
         text
     }

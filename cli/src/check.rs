@@ -19,6 +19,7 @@ use crate::arguments::Check;
 use crate::failure::Failure;
 use crate::program;
 use crate::style::Style;
+use crate::subject;
 
 /// What became of the files that were analyzed, and what that means.
 struct Drift {
@@ -37,9 +38,7 @@ pub(crate) fn run(command: &Check, style: Style) -> Result<(String, ExitCode), F
     let bytes = program::read(&command.file)?;
     let refused = |source| Failure::Refused { path: command.file.clone(), source };
     let found = chestnut_rewriter::inspect(&bytes).map_err(refused)?;
-    let wrong = |source| Failure::RecordedFlags { path: command.file.clone(), source };
-    let flags = command.analysis.on_top_of(&found.made_with.flags).map_err(wrong)?;
-    let policy = program::policy(&command.file, &flags)?;
+    let policy = subject::needs(&command.file, &command.analysis)?;
     let drift = Drift::new(&found, &policy);
     let text = if command.json { drift.json() } else { drift.text(&command.file, style) };
     Ok((text, if drift.is_covered() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))

@@ -13,15 +13,17 @@ use std::path::Path;
 use chestnut_analyzer::explanation::{
     CallExplanation, Explanation, NotReached, Question, SiteExplanation, Step, StepKind, Through, Unreached,
 };
-use chestnut_analyzer::policy::{Evidence, Policy};
+use chestnut_analyzer::policy::Evidence;
 use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::command_line::Execution;
 use serde_json::{Map, Value, json};
 
 use crate::analyze::count;
 use crate::arguments::Explain;
 use crate::failure::Failure;
+use crate::place;
 use crate::style::Style;
-use crate::{place, program};
+use crate::subject::Subject;
 
 /// Of more places that make a call, the short form shows the first ones without the way there.
 const SHORT_LIST: usize = 12;
@@ -33,29 +35,31 @@ pub(crate) fn run(command: &Explain, style: Style) -> Result<String, Failure> {
     }
     let question =
         Question { calls: command.calls.iter().copied().collect(), through: command.all_paths_through.clone() };
-    let (policy, explanation) = program::explain(&command.file, &command.analysis, &question)?;
+    let (subject, explanation) = Subject::explained(&command.file, &command.analysis, &question)?;
     if command.json {
-        return json(command, &policy, &explanation);
+        return json(command, &subject, &explanation);
     }
-    let answer = Answer { command, policy: &policy, style };
+    let answer = Answer { command, subject: &subject, style };
     let mut text = match &command.all_paths_through {
         Some(name) => answer.through(name, &explanation.through),
         None => command.calls.iter().map(|call| answer.call(*call, explanation.calls.get(call))).collect(),
     };
-    if !policy.unresolved.is_empty() {
-        let sites = count(policy.unresolved.len(), "system call");
+    if !subject.policy.unresolved.is_empty() {
+        let sites = count(subject.policy.unresolved.len(), "system call");
         let _ =
             writeln!(text, "{}", style.warning(&format!("{sites} with a number that is not known may be any call")));
     }
     Ok(text)
 }
 
-fn json(command: &Explain, policy: &Policy, explanation: &Explanation) -> Result<String, Failure> {
-    let found = command.calls.iter().map(|call| (call.to_string(), json!(policy.allowed.get(call))));
+fn json(command: &Explain, subject: &Subject, explanation: &Explanation) -> Result<String, Failure> {
+    let found = command.calls.iter().map(|call| (call.to_string(), json!(subject.policy.allowed.get(call))));
+    let refused = command.calls.iter().filter_map(|call| Some((call.to_string(), json!(subject.refused.get(call)?))));
     let details = explanation.calls.iter().map(|(call, found)| (call.to_string(), json!(found)));
     let value = json!({
-        "program": policy.program,
+        "program": subject.policy.program,
         "calls": found.collect::<Map<String, Value>>(),
+        "refused": refused.collect::<Map<String, Value>>(),
         "details": details.collect::<Map<String, Value>>(),
         "through": explanation.through.iter().map(through_json).collect::<Vec<_>>(),
     });
@@ -74,7 +78,7 @@ fn through_json(through: &Through) -> Value {
 
 struct Answer<'run> {
     command: &'run Explain,
-    policy: &'run Policy,
+    subject: &'run Subject,
     style: Style,
 }
 
@@ -83,17 +87,22 @@ impl Answer<'_> {
     fn call(&self, call: SyscallNr, found: Option<&CallExplanation>) -> String {
         let name = self.style.bold(&call.to_string());
         let sites = found.map_or(&[][..], |found| found.sites.as_slice());
-        match self.policy.allowed.get(&call) {
-            Some(allowed) => match (sites.split_first(), &allowed.evidence) {
-                (Some((first, others)), Evidence::Site { .. }) => {
-                    format!("{name} is allowed:\n{}{}", self.way(first), self.others(others))
-                }
-                (_, evidence) => format!("{name} is allowed:\n{}", place::lines(evidence, "    ")),
-            },
-            None if self.command.analysis.failing().contains_key(&call) => {
-                format!("{name} fails: --exec {}\n", self.command.analysis.exec)
+        let made = |evidence: &Evidence| match (sites.split_first(), evidence) {
+            (Some((first, others)), Evidence::Site { .. }) => format!("{}{}", self.way(first), self.others(others)),
+            (_, evidence) => place::lines(evidence, "    "),
+        };
+        let subject = self.subject;
+        match (subject.policy.allowed.get(&call), subject.refused.get(&call), subject.failing.get(&call)) {
+            (Some(allowed), ..) => format!("{name} is allowed:\n{}", made(&allowed.evidence)),
+            (None, Some(needed), _) => {
+                let what = self.style.warning("is refused by the filter in the file");
+                let (why, way) = (subject.why_refused(call), made(&needed.evidence));
+                let file = self.command.file.display();
+                let hint = format!("to allow it: chestnut-patch --repatch --allow {call} {file} NEW");
+                format!("{name} {what} ({why}), although the program can make it:\n{way}  {hint}\n")
             }
-            None => {
+            (.., Some(&number)) => format!("{name} fails: --exec {}\n", Execution::Deny(number)),
+            (None, None, None) => {
                 let unreached = found.map_or(&[][..], |found| found.unreached.as_slice());
                 format!("{name} is not allowed: {}", self.why_not(unreached))
             }

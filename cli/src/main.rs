@@ -20,6 +20,7 @@ mod refine;
 mod report;
 mod run;
 mod style;
+mod subject;
 mod trace;
 mod violation;
 mod vulnerabilities;

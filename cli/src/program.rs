@@ -1,15 +1,12 @@
-//! From a path to bytes and to a policy.
+//! From a path to bytes, and from bytes to a policy.
 //!
-//! Input: the file that a command is about. Output: its bytes, or the policy of the program in it. Refused for the same
-//! reasons as by `chestnut-patch`: a script, a library, a damaged file.
+//! Input: the file that a command is about, or a name by which it is executed. Output: its bytes, its path, or the policy
+//! that it holds.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::Session;
-use chestnut_analyzer::explanation::{Explanation, Question};
 use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
-use chestnut_rewriter::command_line::AnalysisFlags;
 use chestnut_rewriter::output::{self, FileError};
 
 use crate::failure::Failure;
@@ -35,61 +32,13 @@ pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure>
     std::fs::write(path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source }.into())
 }
 
-/// The policy of a program; of a patched one, that of the program as it was before. Calls that are to fail are not
-/// allowed ones. A file that holds a policy stands for its program.
-pub(crate) fn policy(path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
-    let session = flags.cache.session().map_err(|source| Failure::Analysis { path: path.to_owned(), source })?;
-    policy_in(&session, path, flags)
-}
-
-/// The same for one of many programs.
-pub(crate) fn policy_in(session: &Session, path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
-    let bytes = read(path)?;
-    if bytes.starts_with(b"{") {
-        return parse_policy(path, &bytes);
-    }
-    if is_stream(path) {
-        return Err(Failure::ProgramWithoutPlace);
-    }
-    let original = original(path, &bytes)?;
-    let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
-    let policy = flags.analyze_in(session, path, original.as_deref()).map_err(analysis)?;
-    Ok(without_failing(policy, flags))
-}
-
-/// The same, with the answer to a question.
-pub(crate) fn explain(
-    path: &Path,
-    flags: &AnalysisFlags,
-    question: &Question,
-) -> Result<(Policy, Explanation), Failure> {
-    let original = original(path, &read(path)?)?;
-    let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
-    let (policy, explanation) = flags.explain(path, original.as_deref(), question).map_err(analysis)?;
-    Ok((without_failing(policy, flags), explanation))
-}
-
-/// What the program was before it was patched, if it is; refused if it is none.
-fn original(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-    let refused = |source| Failure::Refused { path: path.to_owned(), source };
-    let is_patched = chestnut_rewriter::is_patched(bytes).map_err(refused)?;
-    let original = is_patched.then(|| chestnut_rewriter::unpatch(bytes)).transpose().map_err(refused)?;
-    chestnut_rewriter::check(original.as_deref().unwrap_or(bytes)).map_err(refused)?;
-    Ok(original)
-}
-
-fn without_failing(mut policy: Policy, flags: &AnalysisFlags) -> Policy {
-    let failing = flags.failing();
-    policy.allowed.retain(|call, _| !failing.contains_key(call));
-    policy
-}
-
 /// Reads a policy.
 pub(crate) fn read_policy(path: &Path) -> Result<Policy, Failure> {
     parse_policy(path, &read(path)?)
 }
 
-fn parse_policy(path: &Path, bytes: &[u8]) -> Result<Policy, Failure> {
+/// Parses a policy.
+pub(crate) fn parse_policy(path: &Path, bytes: &[u8]) -> Result<Policy, Failure> {
     let wrong = |reason: String| Failure::NotAPolicy { path: path.to_owned(), reason };
     // The version first: other fields of another version would be the lesser news.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;

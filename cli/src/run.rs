@@ -14,7 +14,7 @@ use clap::Parser;
 
 use crate::arguments::Run;
 use crate::failure::Failure;
-use crate::{program, trace};
+use crate::{program, subject, trace};
 
 /// The analysis as it is without flags.
 #[derive(Debug, Parser)]
@@ -35,7 +35,7 @@ pub(crate) fn run(command: &Run, messages: &Messages) -> Result<(String, ExitCod
         (None, None) => {
             let wrong = |source| Failure::RecordedFlags { path: executable.clone(), source };
             let Plain { flags } = Plain::try_parse_from(["chestnut"]).map_err(wrong)?;
-            program::policy(&executable, &flags)?.allowed.into_keys().collect()
+            subject::needs(&executable, &flags)?.allowed.into_keys().collect()
         }
     };
     let program = chestnut_rewriter::program_sha256(&bytes);

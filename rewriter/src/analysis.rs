@@ -6,14 +6,20 @@
 use std::path::Path;
 
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
+use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::one_line;
 use chestnut_rewriter::output;
 
 use crate::cli::Arguments;
 use crate::failure::Failure;
 
-/// The policy that the arguments ask for. `program` is IN, as it was before it was patched if it is `repatched`.
-pub(crate) fn policy(arguments: &Arguments, program: &[u8], repatched: bool) -> Result<Policy, Failure> {
+/// The policy that the arguments ask for, and the calls that `--deny` took from it. `program` is IN, as it was before it
+/// was patched if it is `repatched`.
+pub(crate) fn policy(
+    arguments: &Arguments,
+    program: &[u8],
+    repatched: bool,
+) -> Result<(Policy, Vec<SyscallNr>), Failure> {
     if let Some(both) = arguments.allow.iter().find(|call| arguments.deny.contains(call)) {
         return Err(Failure::Usage(format!("{both} is both allowed and denied")));
     }
@@ -29,8 +35,8 @@ pub(crate) fn policy(arguments: &Arguments, program: &[u8], repatched: bool) -> 
         let evidence = Evidence::Requested { by: "--allow".to_owned() };
         policy.allowed.entry(*call).or_insert_with(|| AllowedCall { name: call.to_string(), evidence });
     }
-    policy.allowed.retain(|call, _| !arguments.deny.contains(call));
-    Ok(policy)
+    let denied = policy.allowed.extract_if(.., |call, _| arguments.deny.contains(call)).map(|(call, _)| call).collect();
+    Ok((policy, denied))
 }
 
 /// Asks the analyzer. `original` is there if the program on disk is a patched one.

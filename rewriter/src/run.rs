@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::output::{self, FileError, Input};
 use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, command_line};
 use serde_json::json;
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     let arguments = arguments.as_ref();
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
-        let policy = analysis::policy(arguments, &input.bytes, repatched)?;
+        let (policy, _) = analysis::policy(arguments, &input.bytes, repatched)?;
         analysis::emit(arguments, &policy)?;
         refuse_unresolved(arguments, &policy)?;
         return list(arguments, &policy, stdout);
@@ -45,10 +46,11 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     // Before the analysis, which takes its time.
     let place = output::place(&input, &arguments.input, path)?;
-    let policy = analysis::policy(arguments, &input.bytes, repatched)?;
+    let (policy, denied) = analysis::policy(arguments, &input.bytes, repatched)?;
     analysis::emit(arguments, &policy)?;
     refuse_unresolved(arguments, &policy)?;
-    if let Some(warning) = arguments.analysis.warning(&policy).filter(|_| !arguments.quiet) {
+    let warnings = [arguments.analysis.warning(&policy), denial(&denied)];
+    for warning in warnings.iter().flatten().filter(|_| !arguments.quiet) {
         print(stderr, &format!("{warning}\n"))?;
     }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
@@ -62,6 +64,14 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     } else {
         print(stderr, &report.text(arguments.verbose))
     }
+}
+
+/// What the user must know about `--deny`.
+fn denial(denied: &[SyscallNr]) -> Option<String> {
+    let names: Vec<_> = denied.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| {
+        format!("warning: --deny takes what the program can call: {} (chestnut explain shows where)", names.join(" "))
+    })
 }
 
 fn print(stream: &mut dyn Write, text: &str) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::loader::{LoadOptions, load_closure};
+use chestnut_analyzer::syscall::SyscallNr;
 use object::elf::PF_X;
 use object::{Object, ObjectSegment, SegmentFlags};
 
@@ -83,6 +84,9 @@ fn explain_one(violation: &Violation, count: usize) -> String {
         let _ = writeln!(text, "    or one of {more} more");
     }
     if architecture.is_native() {
+        if let Some(why) = decision(&violation.program, number) {
+            let _ = writeln!(text, "  {why}");
+        }
         let _ = writeln!(text, "  to allow it: chestnut-patch --repatch --allow {name} {program} NEW");
         let _ = writeln!(
             text,
@@ -93,6 +97,16 @@ fn explain_one(violation: &Violation, count: usize) -> String {
         let _ = writeln!(text, "  no policy can allow it: it is a call of another table");
     }
     text
+}
+
+/// What a person decided about a call when the program was patched, or since.
+fn decision(program: &Path, number: u64) -> Option<&'static str> {
+    let call = u32::try_from(number).ok().map(SyscallNr)?;
+    let found = chestnut_rewriter::inspect(&std::fs::read(program).ok()?).ok()?;
+    if found.filter.specification().allowed().contains(&call) {
+        return Some("the file that is there now allows it: this was before, or by a filter that it inherited");
+    }
+    found.made_with.deny.contains(&call).then_some("it was denied by --deny when the file was patched")
 }
 
 /// `type=1326 audit(...): ... pid=1 comm="a" exe="/a" sig=31 arch=c000003e syscall=110 compat=0 ip=0x7f... code=0x...`

@@ -14,13 +14,14 @@ use serde_json::{Map, Value, json};
 use crate::analyze::count;
 use crate::arguments::Explain;
 use crate::failure::Failure;
+use crate::place;
 use crate::style::Style;
-use crate::{place, program};
+use crate::subject::Subject;
 
 /// Does what the arguments say.
 pub(super) fn run(command: &Explain, other: &Path, style: Style) -> Result<String, Failure> {
-    let policy = program::policy(&command.file, &command.analysis)?;
-    let before = program::policy(other, &command.analysis)?;
+    let policy = Subject::of(&command.file, &command.analysis)?.policy;
+    let before = Subject::of(other, &command.analysis)?.policy;
     let is_wanted = |call: &SyscallNr| command.calls.is_empty() || command.calls.contains(call);
     let more: Vec<_> = only_in(&policy, &before).filter(|(call, _)| is_wanted(call)).collect();
     let fewer: Vec<_> = only_in(&before, &policy).filter(|(call, _)| is_wanted(call)).collect();

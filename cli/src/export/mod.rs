@@ -20,6 +20,7 @@ use chestnut_rewriter::bpf::{Action, Filter};
 use crate::arguments::{Export, Format};
 use crate::failure::Failure;
 use crate::program;
+use crate::subject::Subject;
 
 /// What the forms have in common.
 struct Profile<'run> {
@@ -34,7 +35,9 @@ pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
     if !command.at_entry {
         flags.exec_target.push("self".to_owned());
     }
-    let mut policy = program::policy(&command.file, &flags)?;
+    let subject = Subject::of(&command.file, &flags)?;
+    let failing = subject.failing.clone();
+    let mut policy = subject.unfiltered();
     if !command.at_entry {
         let by = "chestnut export: the program is executed under the filter".to_owned();
         let evidence = Evidence::Requested { by };
@@ -44,7 +47,7 @@ pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
     if !command.filter.ignore_unresolved && !policy.unresolved.is_empty() {
         return Err(Failure::Unresolved { path: command.file.clone(), sites: policy.unresolved });
     }
-    let options = FilterOptions { action: command.filter.action, failing: flags.failing(), ..FilterOptions::default() };
+    let options = FilterOptions { action: command.filter.action, failing, ..FilterOptions::default() };
     let refused = |source| Failure::Refused { path: command.file.clone(), source };
     let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
     let profile = Profile { program: &command.file, policy: &policy, filter: &filter };

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Report;
 use crate::failure::Failure;
-use crate::program;
 use crate::style::Style;
+use crate::subject::Subject;
 use crate::vulnerabilities::{Tally, Vulnerability};
 
 /// One program.
@@ -34,8 +34,8 @@ pub(super) fn run(command: &Report, known: &[Vulnerability], style: Style) -> Re
     let mut lines = Vec::new();
     let mut refused = Vec::new();
     for path in &command.files {
-        match program::policy_in(&session, path, &command.analysis) {
-            Ok(policy) => lines.push(Line::new(path, &policy, known)),
+        match Subject::one_of(&session, path, &command.analysis) {
+            Ok(subject) => lines.push(Line::new(path, &subject.policy, known)),
             Err(failure) => refused.push((path.as_path(), failure.line())),
         }
     }

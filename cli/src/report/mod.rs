@@ -16,6 +16,7 @@ use chestnut_rewriter::FilterOptions;
 use crate::arguments::Report;
 use crate::failure::Failure;
 use crate::style::Style;
+use crate::subject::Subject;
 use crate::{program, vulnerabilities};
 
 /// Does what the arguments say.
@@ -25,11 +26,16 @@ pub(crate) fn run(command: &Report, style: Style) -> Result<(String, ExitCode), 
         return headline::run(command, &known, style);
     }
     let [file] = command.files.as_slice() else { return Err(Failure::ManyPrograms) };
-    let policy = program::policy(file, &command.analysis)?;
-    let options = FilterOptions { failing: command.analysis.failing(), ..FilterOptions::default() };
-    let refused = |source| Failure::Refused { path: file.clone(), source };
-    let filter = chestnut_rewriter::compile(&policy, &options).map_err(refused)?;
-    let html = page::Page { policy: &policy, filter: &filter, vulnerabilities: &known }.html();
+    let subject = Subject::of(file, &command.analysis)?;
+    let filter = match subject.filter() {
+        Some(filter) => filter.clone(),
+        None => {
+            let options = FilterOptions { failing: subject.failing.clone(), ..FilterOptions::default() };
+            let refused = |source| Failure::Refused { path: file.clone(), source };
+            chestnut_rewriter::compile(&subject.policy, &options).map_err(refused)?
+        }
+    };
+    let html = page::Page { subject: &subject, filter: &filter, vulnerabilities: &known }.html();
     let Some(path) = command.output.as_ref().filter(|path| !program::is_stream(path)) else {
         return Ok((html, ExitCode::SUCCESS));
     };

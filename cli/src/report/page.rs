@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use chestnut_analyzer::policy::{Assumption, CodeLocation, Evidence, FileIdentity, Policy};
+use chestnut_analyzer::policy::{Assumption, CodeLocation, Evidence, FileIdentity};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::{Filter, disassemble};
 use chestnut_rewriter::command_line::site_text;
@@ -14,13 +14,14 @@ use super::html::{details, element, escape, table};
 use super::{picture, tree};
 use crate::groups;
 use crate::place;
+use crate::subject::Subject;
 use crate::vulnerabilities::{Effect, Tally, Vulnerability};
 
 const CSS: &str = include_str!("page.css");
 
 /// What a page is made of.
 pub(super) struct Page<'run> {
-    pub(super) policy: &'run Policy,
+    pub(super) subject: &'run Subject,
     pub(super) filter: &'run Filter,
     pub(super) vulnerabilities: &'run [Vulnerability],
 }
@@ -28,11 +29,11 @@ pub(super) struct Page<'run> {
 impl Page<'_> {
     /// The whole page.
     pub(super) fn html(&self) -> String {
-        let path = escape(&self.policy.program.path.display().to_string());
+        let path = escape(&self.subject.policy.program.path.display().to_string());
         let sections = [
             ("dangerous", "Calls that an attacker wants most", self.dangerous()),
             ("groups", "Allowed and blocked calls", self.groups()),
-            ("files", "What each file contributes", picture::svg(self.policy)),
+            ("files", "What each file contributes", picture::svg(&self.subject.policy)),
             ("unknown", "What is not known, and what is assumed", self.unknown()),
             ("vulnerabilities", "Known vulnerabilities of the kernel", self.vulnerabilities()),
             ("filter", "The filter", self.tree()),
@@ -50,25 +51,40 @@ impl Page<'_> {
              <title>System calls of {path}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<h1>System calls of {path}</h1>\n\
              {summary}<nav>{links}</nav>\n{sections}<p><small>By {tool}.</small></p>\n</body>\n</html>\n",
             summary = self.summary(),
-            tool = escape(&self.policy.tool),
+            tool = escape(&self.subject.policy.tool),
         )
     }
 
     fn summary(&self) -> String {
         let known = SyscallNr::all_known().count();
-        let blocked = self.policy.blocked();
-        let Tally { mitigated, partly, all } = Tally::new(self.vulnerabilities, self.policy);
+        let blocked = self.subject.policy.blocked();
+        let Tally { mitigated, partly, all } = Tally::new(self.vulnerabilities, &self.subject.policy);
         format!(
             "<p><b>{} system calls allowed, {blocked} of {known} blocked.</b> Of {all} known vulnerabilities of the kernel, \
              {mitigated} cannot be reached, and {partly} by some of their calls only.</p>\n\
-             <meter min=\"0\" max=\"{known}\" value=\"{blocked}\">{blocked} of {known} blocked</meter>\n",
-            self.policy.allowed.len(),
+             <meter min=\"0\" max=\"{known}\" value=\"{blocked}\">{blocked} of {known} blocked</meter>\n{}",
+            self.subject.policy.allowed.len(),
+            self.refused(),
         )
+    }
+
+    /// What the program in a patched file could call, and does not get.
+    fn refused(&self) -> String {
+        if self.subject.refused.is_empty() {
+            return String::new();
+        }
+        let rows = self.subject.refused.iter().map(|(call, needed)| {
+            let name = element("code", "blocked", &escape(&call.to_string()));
+            let summary = format!("{name} <small>{}</small>", escape(self.subject.why_refused(*call)));
+            details(&summary, &way(&needed.evidence), false)
+        });
+        let rows: String = rows.collect();
+        format!("<p class=\"warning\">The filter in the file refuses what the program can call:</p>\n{rows}")
     }
 
     fn dangerous(&self) -> String {
         let rows = groups::dangerous().map(|(call, why)| {
-            let verdict = match self.policy.allowed.get(&call) {
+            let verdict = match self.subject.policy.allowed.get(&call) {
                 None => element("span", "blocked", "blocked"),
                 Some(allowed) => {
                     let summary =
@@ -90,12 +106,12 @@ impl Page<'_> {
 
     fn groups(&self) -> String {
         let mut html = String::new();
-        for split in groups::split(self.policy) {
+        for split in groups::split(&self.subject.policy) {
             let all = split.allowed.len().saturating_add(split.blocked.len());
             let summary = format!("<b>{}</b>: {} of {all} allowed", escape(split.name), split.allowed.len());
             let mut body = String::new();
             for call in &split.allowed {
-                if let Some(allowed) = self.policy.allowed.get(call) {
+                if let Some(allowed) = self.subject.policy.allowed.get(call) {
                     let name = element("code", "allowed", &escape(&call.to_string()));
                     let summary = format!("{name} <small>{}</small>", self.origin(&allowed.evidence));
                     body.push_str(&details(&summary, &way(&allowed.evidence), false));
@@ -117,32 +133,37 @@ impl Page<'_> {
 
     fn unknown(&self) -> String {
         let mut html = String::new();
-        if self.policy.unresolved.is_empty() {
+        if self.subject.policy.unresolved.is_empty() {
             html.push_str("<p>The number of every system call that can be reached is known.</p>\n");
         } else {
-            let sites: String =
-                self.policy.unresolved.iter().map(|site| element("li", "", &escape(&site_text(site)))).collect();
+            let sites: String = self
+                .subject
+                .policy
+                .unresolved
+                .iter()
+                .map(|site| element("li", "", &escape(&site_text(site))))
+                .collect();
             let _ = writeln!(
                 html,
                 "<p class=\"warning\">The numbers of these calls are not known; what they call is not among the allowed:</p><ul>{sites}</ul>"
             );
         }
-        if self.policy.assumptions.is_empty() {
+        if self.subject.policy.assumptions.is_empty() {
             html.push_str("<p>Nothing is assumed.</p>\n");
             return html;
         }
-        let rows = self.policy.assumptions.iter().map(|Assumption { text, site, flag, .. }| {
+        let rows = self.subject.policy.assumptions.iter().map(|Assumption { text, site, flag, .. }| {
             let site = site.as_ref().map_or_else(String::new, |site| escape(&place::long(site)));
             let flag = flag.as_ref().map_or_else(String::new, |flag| element("code", "", &escape(flag)));
             vec![escape(text), element("code", "", &site), flag]
         });
         let rows = table(&["Assumed", "Place", "Flag that tells"], rows);
-        html.push_str(&details(&format!("{} assumptions", self.policy.assumptions.len()), &rows, true));
+        html.push_str(&details(&format!("{} assumptions", self.subject.policy.assumptions.len()), &rows, true));
         html
     }
 
     fn vulnerabilities(&self) -> String {
-        let mut rows: Vec<_> = self.vulnerabilities.iter().map(|one| (one.effect(self.policy), one)).collect();
+        let mut rows: Vec<_> = self.vulnerabilities.iter().map(|one| (one.effect(&self.subject.policy), one)).collect();
         rows.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| b.name.cmp(&a.name)));
         let rows = rows.into_iter().map(|(effect, one)| {
             let verdict = match effect {
@@ -151,7 +172,7 @@ impl Page<'_> {
                 Effect::Open => element("span", "allowed", "can be reached"),
             };
             let mark = |call: &SyscallNr| {
-                let class = if self.policy.allowed.contains_key(call) { "allowed" } else { "blocked" };
+                let class = if self.subject.policy.allowed.contains_key(call) { "allowed" } else { "blocked" };
                 element("code", class, &escape(&call.to_string()))
             };
             let calls: Vec<_> = one.calls.iter().map(mark).collect();
@@ -174,9 +195,9 @@ impl Page<'_> {
     }
 
     fn identity(&self) -> String {
-        let kinds = std::iter::once(("program", &self.policy.program))
-            .chain(self.policy.libraries.iter().map(|file| ("library", file)))
-            .chain(self.policy.executed.iter().map(|file| ("executed", file)));
+        let kinds = std::iter::once(("program", &self.subject.policy.program))
+            .chain(self.subject.policy.libraries.iter().map(|file| ("library", file)))
+            .chain(self.subject.policy.executed.iter().map(|file| ("executed", file)));
         let rows = kinds.map(|(kind, FileIdentity { path, build_id, sha256 })| {
             let digest = |text: &str| element("span", "digest", &escape(text));
             let build_id = build_id.as_deref().map_or_else(String::new, digest);
