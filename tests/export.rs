@@ -112,6 +112,70 @@ fn runc_takes_the_profile() {
     }
 }
 
+/// Docker's form of a profile, by podman and crun.
+#[test]
+fn podman_takes_the_profile() {
+    let scratch = Scratch::new();
+    let (program, refused) = raw(&scratch);
+    let harmless = call("getpid").0.to_string();
+    let profile = scratch.path("profile.json");
+    export("podman", &program, &profile, &[]);
+    let containers = |name: &str, profile: &Path| {
+        let folder = scratch.path(name);
+        let script = source_path("podman.sh");
+        let arguments = [script.as_path(), &folder, &program, profile];
+        let output = said(Command::new("bash").args(arguments).args([&harmless, &refused]));
+        let read = |number: &str, end: &str| std::fs::read_to_string(folder.join(format!("{number}.{end}")));
+        let status = |number: &str| read(number, "status").unwrap_or_default().trim().to_owned();
+        let said = format!("{output:?} {:?}", read(&harmless, "err"));
+        ([status(&harmless), status(&refused)], read(&harmless, "out").unwrap_or_default(), said)
+    };
+    let (plain, _, why) = containers("plain", Path::new(""));
+    if plain != ["0", "0"] {
+        println!("skipped: podman runs nothing here: {why}");
+        return;
+    }
+    let (enforced, printed, why) = containers("enforced", &profile);
+    assert_eq!(enforced, ["0", &(128 + SIGSYS).to_string()], "{why}");
+    assert!(!printed.is_empty(), "{why}");
+}
+
+/// What minijail0 and the operator of Kubernetes do not know is not in their files.
+#[test]
+fn actions_are_said_in_words_that_the_reader_knows() {
+    let scratch = Scratch::new();
+    let path = scratch.path("profile");
+    let exported = |format: &str, action: &str| {
+        export(format, Path::new("/usr/bin/sort"), &path, &["--action", action]);
+        std::fs::read_to_string(&path).unwrap()
+    };
+    assert!(!exported("minijail", "kill").contains('@'));
+    assert!(!exported("minijail", "log").contains('@'));
+    assert!(exported("minijail", "errno:EACCES").contains("\n@default return 13\n"));
+    let spec = |action: &str| -> serde_json::Value {
+        let resource: serde_json::Value = serde_json::from_str(&exported("kubernetes-spo", action)).unwrap();
+        resource["spec"].clone()
+    };
+    // The fields of `SeccompProfileSpec` (api/seccompprofile/v1beta1 of the operator).
+    let known = ["defaultAction", "architectures", "syscalls"];
+    for action in ["kill", "errno:EPERM", "errno:EACCES"] {
+        assert!(spec(action).as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{action}");
+    }
+    let refused = spec("errno:EACCES")["syscalls"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&refused["action"], &refused["errnoRet"]), (&"SCMP_ACT_ERRNO".into(), &13.into()));
+    let names = refused["names"].as_array().unwrap();
+    assert!(names.contains(&"ptrace".into()) && !names.contains(&"read".into()), "{names:?}");
+}
+
+/// Nothing outside the program can start it if executions fail.
+#[test]
+fn denied_executions_are_for_the_entry_point() {
+    let words = ["export", "--format", "bpf", "--nss", "files", "--exec", "deny", "/usr/bin/sort"];
+    let output = said(Command::new(env!("CARGO_BIN_EXE_chestnut")).args(words));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("--exec deny needs --at-entry"), "{output:?}");
+}
+
 /// What systemd says of a unit with the drop-in: nothing.
 #[test]
 fn systemd_takes_the_drop_in() {

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Refused { path: PathBuf, source: chestnut_rewriter::Error },
     #[error("{}: cannot be analyzed", path.display())]
     Analysis { path: PathBuf, source: AnalysisError },
+    #[error("{}: --exec deny needs --at-entry: what executes the program does so under the filter", path.display())]
+    DeniedAtStart { path: PathBuf },
     #[error("{}", unresolved_text(path, sites))]
     Unresolved { path: PathBuf, sites: Vec<UnresolvedSite> },
     #[error("{}: the flags in its record are not understood", path.display())]
@@ -58,7 +60,7 @@ impl Failure {
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::File(_) | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
-            Self::NotATable { .. } | Self::ManyPrograms | Self::ProgramWithoutPlace => 2,
+            Self::NotATable { .. } | Self::ManyPrograms | Self::ProgramWithoutPlace | Self::DeniedAtStart { .. } => 2,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Tracer(error) => tracer_status(error),
         }

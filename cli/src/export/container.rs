@@ -5,7 +5,8 @@
 //! than the newest one in a profile ENOSYS by themselves (runc since 1.0-rc93, crun with libseccomp 2.5). A profile has
 //! the program's calls in one group and those that only the engine needs ([`ENGINE`]) in a second one.
 
-use chestnut_rewriter::bpf::Action;
+use chestnut_analyzer::syscall::SyscallNr;
+use chestnut_rewriter::bpf::{Action, errno_name};
 use serde_json::{Map, Value, json};
 
 use super::Profile;
@@ -61,6 +62,21 @@ pub(super) fn docker(profile: &Profile<'_>) -> Result<String, Failure> {
 pub(super) fn kubernetes(profile: &Profile<'_>) -> Result<String, Failure> {
     let mut rules = rules(profile);
     rules.insert("architectures".to_owned(), json!([ARCHITECTURE]));
+    // The resource has no field for it: without one, the runtimes return EPERM.
+    rules.remove("defaultErrnoRet");
+    if let Action::Errno(number) = profile.action()
+        && errno_name(number) != Some("EPERM")
+    {
+        let specification = profile.filter.specification();
+        let is_other =
+            |call: &SyscallNr| !specification.allowed().contains(call) && !specification.failing().contains_key(call);
+        let names = SyscallNr::all_known().filter(is_other).map(|call| call.to_string());
+        let names: Vec<_> = names.filter(|name| !ENGINE.contains(&name.as_str())).collect();
+        let group = json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": number });
+        if let Some(groups) = rules.get_mut("syscalls").and_then(Value::as_array_mut) {
+            groups.push(group);
+        }
+    }
     let resource = json!({
         "apiVersion": "security-profiles-operator.x-k8s.io/v1beta1",
         "kind": "SeccompProfile",

@@ -16,6 +16,7 @@ use chestnut_analyzer::policy::{AllowedCall, Evidence, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::FilterOptions;
 use chestnut_rewriter::bpf::{Action, Filter};
+use chestnut_rewriter::command_line::AnalysisError;
 
 use crate::arguments::{Export, Format};
 use crate::failure::Failure;
@@ -35,7 +36,14 @@ pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
     if !command.at_entry {
         flags.exec_target.push("self".to_owned());
     }
-    let subject = Subject::of(&command.file, &flags)?;
+    let subject = Subject::of(&command.file, &flags).map_err(|failure| match failure {
+        Failure::Analysis { path, source: AnalysisError::DeniedTarget(target) }
+            if !command.at_entry && target == "self" =>
+        {
+            Failure::DeniedAtStart { path }
+        }
+        other => other,
+    })?;
     let failing = subject.failing.clone();
     let mut policy = subject.unfiltered();
     if !command.at_entry {

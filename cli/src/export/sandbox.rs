@@ -8,18 +8,17 @@ use chestnut_rewriter::bpf::{Action, errno_name};
 
 use super::Profile;
 
-/// A policy file for `minijail0 -S`.
+/// A policy file for minijail. `minijail0 -S` kills what is not listed, or only logs it with `-L`, and takes no `@default`;
+/// that is for `compile_seccomp_policy.py`, whose result `minijail0 --seccomp-bpf-binary` takes.
 pub(super) fn minijail(profile: &Profile<'_>) -> String {
     let mut text = format!("# {}\n", profile.title());
-    let default = match profile.action() {
-        Action::KillProcess => "kill-process".to_owned(),
-        Action::KillThread => "kill-thread".to_owned(),
-        Action::Trap => "trap".to_owned(),
-        Action::Log => "allow-and-log".to_owned(),
-        Action::Errno(number) => format!("return {number}"),
-    };
-    let _ = writeln!(text, "@default {default}");
     // Writing to a string cannot fail.
+    let _ = match profile.action() {
+        Action::KillProcess | Action::KillThread => Ok(()),
+        Action::Log => writeln!(text, "# for minijail0 -L, which logs what is not listed"),
+        Action::Trap => writeln!(text, "# for compile_seccomp_policy.py\n@default trap"),
+        Action::Errno(number) => writeln!(text, "# for compile_seccomp_policy.py\n@default return {number}"),
+    };
     for name in profile.names() {
         let _ = writeln!(text, "{name}: 1");
     }
