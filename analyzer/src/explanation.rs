@@ -1,9 +1,9 @@
 //! Why a program may make a call, or may not, in more detail than a policy has.
 //!
 //! Input: a [`Question`] and everything that an analysis knows when it ends. Output: [`Explanation`]: every reached place
-//! that makes a call, with the shortest way to it, the kind of each step, and what registers hold; for a call that is made
-//! nowhere, the places that would make it and why nothing leads there; which calls lie behind a function. It tells of the
-//! program's own process: what executed programs call stands in the policy.
+//! that makes a call, with the shortest way to it (from the entry point, if one leads there), the kind of each step, and
+//! what registers hold; for a call that is made nowhere, the places that would make it and why nothing leads there; which
+//! calls lie behind a function. It tells of the program's own process: what executed programs call stands in the policy.
 //!
 //! The ways are those of [`crate::solver`], whose work is done breadth first: no other way has fewer steps, but for ways
 //! through code that was first reached before the filter was on. Misses, among places that are not reached: those whose
@@ -26,6 +26,7 @@ use crate::program::{Module, ModuleId, Program};
 use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root, path};
 use crate::registers::SYSCALL_ARGUMENTS;
 use crate::solver::{Surroundings, solve, solve_without};
+use crate::startup::ENTRY_POINT;
 use crate::syscall::SyscallNr;
 use crate::value::{Atom, Value};
 
@@ -50,7 +51,8 @@ pub struct Explanation {
 /// Why one call is allowed, or is not.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CallExplanation {
-    /// Every reached place that makes it, the one with the shortest way first.
+    /// Every reached place that makes it, the one with the shortest way first; before those that the entry point does not
+    /// lead to.
     pub sites: Vec<SiteExplanation>,
     /// Places that would make it, if they were reached; the nearest first.
     pub unreached: Vec<Unreached>,
@@ -167,15 +169,27 @@ const REGISTER_NAMES: [(Register, &str); 6] = [
 impl<S: Surroundings> Known<'_, '_, S> {
     /// Answers.
     pub(crate) fn explain(&self, question: &Question) -> Explanation {
-        let calls = question.calls.iter().map(|call| (*call, self.call(*call))).collect();
+        let from_entry = self.from_entry();
+        let calls = question.calls.iter().map(|call| (*call, self.call(*call, &from_entry))).collect();
         let through = question.through.as_deref().map(|name| self.through(name)).unwrap_or_default();
         Explanation { calls, through }
     }
 
-    fn call(&self, call: SyscallNr) -> CallExplanation {
-        let sites = self.sites(call).iter().map(|&(function, at)| self.site(self.reached, function, at));
+    /// What the program's entry point alone leads to: a way from there says more than a shorter one from what a loader or
+    /// a library may run.
+    fn from_entry(&self) -> Reachable<'_> {
+        let roots: Vec<Root> = self.roots.iter().filter(|root| root.reason == ENTRY_POINT).copied().collect();
+        solve(self.program, &roots, self.guards, self.surroundings)
+    }
+
+    fn call(&self, call: SyscallNr, from_entry: &Reachable<'_>) -> CallExplanation {
+        let is_from_entry = |function| from_entry.phase(function) == Some(Phase::After);
+        let sites = self.sites(call).iter().map(|&(function, at)| {
+            let reached = if is_from_entry(function) { from_entry } else { self.reached };
+            self.site(reached, function, at)
+        });
         let mut sites: Vec<_> = sites.collect();
-        sites.sort_by_key(|site| site.path.len());
+        sites.sort_by_key(|site| (site.root != ENTRY_POINT, site.path.len()));
         let unreached = if self.sites(call).is_empty() { self.unreached(call) } else { Vec::new() };
         CallExplanation { sites, unreached }
     }

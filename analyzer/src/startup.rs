@@ -25,6 +25,9 @@ pub enum Start {
     UpToEntry,
 }
 
+/// Why the entry point of a program is a [`Root`].
+pub(crate) const ENTRY_POINT: &str = "entry point";
+
 /// All roots of a program.
 #[must_use]
 pub fn roots(program: &Program<'_>, start: Start) -> Vec<Root> {
@@ -87,7 +90,7 @@ fn module_roots(program: &Program<'_>, id: ModuleId, constructors: Phase, roots:
     let add =
         |roots: &mut Vec<Root>, at, phase, reason| roots.push(Root { at: (id, at), phase, reason, escapes: false });
     if let Some(entry) = module.image.entry().filter(|_| module.role == ModuleRole::Main) {
-        add(roots, entry, Phase::After, "entry point");
+        add(roots, entry, Phase::After, ENTRY_POINT);
     }
     if let Some(dynamic) = module.image.dynamic() {
         constructor_roots(program, id, dynamic, constructors, roots);
