@@ -169,23 +169,23 @@ const REGISTER_NAMES: [(Register, &str); 6] = [
 impl<S: Surroundings> Known<'_, '_, S> {
     /// Answers.
     pub(crate) fn explain(&self, question: &Question) -> Explanation {
-        let from_entry = self.from_entry();
-        let calls = question.calls.iter().map(|call| (*call, self.call(*call, &from_entry))).collect();
+        let behind_entry = self.behind_entry();
+        let calls = question.calls.iter().map(|call| (*call, self.call(*call, &behind_entry))).collect();
         let through = question.through.as_deref().map(|name| self.through(name)).unwrap_or_default();
         Explanation { calls, through }
     }
 
     /// What the program's entry point alone leads to: a way from there says more than a shorter one from what a loader or
     /// a library may run.
-    fn from_entry(&self) -> Reachable<'_> {
+    fn behind_entry(&self) -> Reachable<'_> {
         let roots: Vec<Root> = self.roots.iter().filter(|root| root.reason == ENTRY_POINT).copied().collect();
         solve(self.program, &roots, self.guards, self.surroundings)
     }
 
-    fn call(&self, call: SyscallNr, from_entry: &Reachable<'_>) -> CallExplanation {
-        let is_from_entry = |function| from_entry.phase(function) == Some(Phase::After);
+    fn call(&self, call: SyscallNr, behind_entry: &Reachable<'_>) -> CallExplanation {
+        let is_behind_entry = |function| behind_entry.phase(function) == Some(Phase::After);
         let sites = self.sites(call).iter().map(|&(function, at)| {
-            let reached = if is_from_entry(function) { from_entry } else { self.reached };
+            let reached = if is_behind_entry(function) { behind_entry } else { self.reached };
             self.site(reached, function, at)
         });
         let mut sites: Vec<_> = sites.collect();
