@@ -11,6 +11,7 @@
 # make distributions   small systems of other distributions, hardened and used (SUITES='bullseye noble'; root, debootstrap)
 # make bench   time and memory of chestnut-patch, cold and cached, growth of files, start-up, per-call cost and throughput
 #              of what it makes; writes docs/benchmarks.md (SHORT=1: without whole folders and servers)
+# make instructions    instructions of the analysis of five fixed programs, against golden numbers (RENEW=1: writes new ones)
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
 # What is missing on the machine is installed with apt-get where that is there, and named where it is not.
@@ -18,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
+.PHONY: instructions distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -98,6 +99,10 @@ bench: build
 	@benches/run $(PATCHER) $(abspath $(TARGET))/bench | tee $(TARGET)/bench/report
 	@{ printf '# Benchmarks\n\nWritten by `make bench`, which says in its own words what it measures; ratios of one run.\n\n'; \
 		sed 's/^/    /; s/ *$$//' $(TARGET)/bench/report; } >docs/benchmarks.md
+
+instructions: build
+	@.ci/install-packages instructions
+	@benches/instructions $(PATCHER) $(TARGET)/instructions $(if $(RENEW),--renew)
 
 SECONDS ?= 60
 
