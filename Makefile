@@ -11,6 +11,8 @@
 # make distributions   small systems of other distributions, hardened and used (SUITES='bullseye noble'; root, debootstrap)
 # make bench   time and memory of chestnut-patch, cold and cached, growth of files, start-up, per-call cost and throughput
 #              of what it makes; writes docs/benchmarks.md (SHORT=1: without whole folders and servers)
+# make time-by-size    time against size for real programs up to chromium; writes docs/time-by-size.txt and .svg (RUNS=3)
+# make scale   300 packages of Debian's archive as jobs that Dask distributes, one report (docs/scale.md; SAMPLE=300)
 # make instructions    instructions of the analysis of five fixed programs, against golden numbers (RENEW=1: writes new ones)
 # make trace-cost      what tracing costs, beside no tracer and beside strace
 # make trace-compare   what traces show beside what strace shows, for real workloads (ONLY=ls,nginx)
@@ -19,7 +21,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: instructions distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
+.PHONY: instructions time-by-size scale scale-test distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -99,6 +101,21 @@ bench: build
 	@benches/run $(PATCHER) $(abspath $(TARGET))/bench | tee $(TARGET)/bench/report
 	@{ printf '# Benchmarks\n\nWritten by `make bench`, which says in its own words what it measures; ratios of one run.\n\n'; \
 		sed 's/^/    /; s/ *$$//' $(TARGET)/bench/report; } >docs/benchmarks.md
+
+time-by-size: build
+	@.ci/install-packages bench
+	@benches/time-by-size $(PATCHER) $(abspath $(TARGET))/time-by-size docs/time-by-size
+
+SAMPLE ?= 300
+
+scale: build
+	@.ci/install-packages scale
+	@packaging/archive/run $(dir $(PATCHER))chestnut $(TARGET)/scale --sample $(SAMPLE) || status=$$?; \
+		cat $(TARGET)/scale/report.txt; exit $${status:-0}
+
+scale-test: build
+	@.ci/install-packages scale
+	@tests/scale/run $(dir $(PATCHER))chestnut $(TARGET)/scale-test
 
 instructions: build
 	@.ci/install-packages instructions
