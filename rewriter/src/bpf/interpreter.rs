@@ -28,15 +28,17 @@ impl SeccompData {
         Self { nr, arch: AUDIT_ARCH_X86_64, ..Self::default() }
     }
 
-    /// The bytes in the order in which the kernel lays them out.
+    /// The word at an offset, as the kernel lays them out; there is none at an offset that is no multiple of four.
     fn word(&self, offset: u32) -> Option<u32> {
-        let mut bytes = Vec::with_capacity(64);
-        bytes.extend(self.nr.to_le_bytes());
-        bytes.extend(self.arch.to_le_bytes());
-        bytes.extend(self.instruction_pointer.to_le_bytes());
-        bytes.extend(self.args.iter().flat_map(|argument| argument.to_le_bytes()));
-        let start = usize::try_from(offset).ok()?;
-        bytes.get(start..)?.first_chunk::<4>().copied().map(u32::from_le_bytes)
+        let half = |value: u64, half: u32| u32::try_from(value >> (32 * half) & 0xffff_ffff).ok();
+        let (index, rest) = (offset / 4, offset % 4);
+        match index {
+            _ if rest != 0 => None,
+            0 => Some(self.nr),
+            1 => Some(self.arch),
+            2 | 3 => half(self.instruction_pointer, index % 2),
+            _ => half(*self.args.get(usize::try_from(index / 2).ok()?.checked_sub(2)?)?, index % 2),
+        }
     }
 }
 
