@@ -3,10 +3,15 @@
 
 #![cfg(test)]
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chestnut_analyzer::elf::Image;
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::summary::ModuleSummary;
+use chestnut_analyzer::{ExecTarget, Options, analyze};
+use tempfile::TempDir;
 
 /// Where the file is loaded.
 const BASE: u64 = 0x40_0000;
@@ -76,9 +81,15 @@ const FRAMES: u32 = 0x6474_e550;
 
 /// Summarises a file, which must not take long; the limit that it goes beyond.
 fn excess(bytes: &[u8]) -> String {
+    excess_of(bytes, Limits::default())
+}
+
+/// The same with other limits.
+fn excess_of(bytes: &[u8], limits: Limits) -> String {
     let start = Instant::now();
     let said = match Image::parse(bytes) {
         Ok(image) => {
+            let image = image.limited(limits);
             let summary = ModuleSummary::new(&image);
             let _ = image.build_id();
             summary.excess().map_or_else(String::new, |excess| excess.to_string())
@@ -248,4 +259,167 @@ fn tables_of_go_that_are_shared() {
     data.extend(module);
     let said = excess(&file([&code, &constants, &data], &[]));
     assert!(said.contains("methods of Go's types"), "{said}");
+}
+
+/// Limits, one of them raised or lowered as by a flag.
+fn limits(set: &str) -> Limits {
+    let mut limits = Limits::default();
+    limits.set(set.parse().unwrap());
+    limits
+}
+
+/// What is refused says which limit it is, what was found, and the flag; with the flag it is done.
+#[test]
+fn limits_are_named_and_can_be_raised() {
+    let code = [&EXIT[..], &vec![0x90; 2993]].concat();
+    let at = behind(&code);
+    let described: Vec<_> = (0..2900).map(|number| (CODE + number, 3000 - number)).collect();
+    let frames = frames(at, &described, None);
+    let bytes = file([&code, &frames, &[]], &[(FRAMES, at, 8)]);
+    // The sum over all descriptions.
+    let found: u64 = described.iter().map(|(_, length)| length).sum();
+    let limit = 8 * code.len() as u64 + (1 << 20);
+    let said = excess(&bytes);
+    let expected = format!(
+        "bytes of code in frame descriptions, which overlap: {found}, over the limit of {limit} for a file of its size; \
+         --limit work=N raises it (N is 8 now)"
+    );
+    assert_eq!(said, expected);
+    assert_eq!(excess_of(&bytes, limits("work=2000")), "");
+    for wrong in ["work", "work=", "work=-1", "works=1", "work=1x"] {
+        assert!(wrong.parse::<chestnut_analyzer::limits::Limit>().is_err(), "{wrong}");
+    }
+}
+
+/// A small world of files.
+struct World(TempDir);
+
+impl World {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn add(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// The error of an analysis, in one line, or nothing.
+    fn refusal(&self, program: &Path, limits: Limits, targets: &[PathBuf]) -> String {
+        let mut options = Options::default();
+        options.root = self.0.path().to_path_buf();
+        options.limits = limits;
+        let name = |path: &PathBuf| format!("/{}", path.file_name().unwrap().to_str().unwrap());
+        options.exec_targets = targets.iter().map(|path| ExecTarget::Named(name(path))).collect();
+        let error = analyze(program, &options).err();
+        let mut cause = error.as_ref().map(|error| error as &dyn std::error::Error);
+        let mut line = Vec::new();
+        while let Some(error) = cause {
+            line.push(error.to_string());
+            cause = error.source();
+        }
+        line.join(": ")
+    }
+}
+
+/// A library, or a program, that needs others.
+fn needing(names: &[String]) -> Vec<u8> {
+    let data_at = BASE + 0x2000;
+    let mut strings = vec![0];
+    let mut entries = Vec::new();
+    for name in names {
+        entries.extend([1, strings.len() as u64]);
+        strings.extend(name.as_bytes());
+        strings.push(0);
+    }
+    let symbols_at = data_at + 16 * (names.len() as u64 + 6);
+    let (hash_at, strings_at) = (symbols_at + 24, symbols_at + 40);
+    entries.extend([5, strings_at, 10, strings.len() as u64, 6, symbols_at, 11, 24, 4, hash_at, 0, 0]);
+    let mut data = entries.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let length = data.len() as u64;
+    data.extend([0; 24]);
+    data.extend([1_u32, 1, 0, 0].map(u32::to_le_bytes).concat());
+    data.extend(strings);
+    file([&EXIT, &[], &data], &[(2, data_at, length)])
+}
+
+/// A chain of libraries, each of which needs the next one.
+#[test]
+fn libraries_without_end() {
+    let world = World::new();
+    let folder = world.0.path().join("lib");
+    std::fs::create_dir(&folder).unwrap();
+    for number in 0..4100 {
+        let next = format!("/lib/{}", number + 1);
+        std::fs::write(folder.join(number.to_string()), needing(&[next])).unwrap();
+    }
+    std::fs::write(folder.join("4100"), needing(&[])).unwrap();
+    let program = world.add("program", &needing(&["/lib/0".to_owned()]));
+    let said = world.refusal(&program, Limits::default(), &[]);
+    let expected = "/lib/4095 cannot be analysed: files that one process loads: 4097, over the limit of 4096; \
+                    --limit files=N raises it";
+    assert!(said.ends_with(expected), "{said}");
+    let short = world.add("short", &needing(&["/lib/4090".to_owned()]));
+    assert!(world.refusal(&short, limits("files=11"), &[]).contains("12, over the limit of 11"));
+    assert_eq!(world.refusal(&short, limits("files=12"), &[]), "");
+}
+
+/// The same library again and again, and again names that are not there.
+#[test]
+fn names_of_libraries_without_end() {
+    let world = World::new();
+    world.add("library", &needing(&[]));
+    let names = vec!["/library".to_owned(); SIZE / 16];
+    let program = world.add("program", &needing(&names));
+    let start = Instant::now();
+    assert_eq!(world.refusal(&program, Limits::default(), &[]), "");
+    let absent: Vec<_> = (0..SIZE / 32).map(|number| format!("absent-{number}")).collect();
+    let program = world.add("absent", &needing(&absent));
+    assert!(world.refusal(&program, Limits::default(), &[]).contains("absent-0"));
+    assert!(start.elapsed() < Duration::from_secs(60));
+}
+
+/// A file of more bytes than anybody reads, of which none is on the disk.
+#[test]
+fn files_that_are_huge() {
+    let world = World::new();
+    let program = world.add("program", &needing(&["/library".to_owned()]));
+    let library = world.add("library", &needing(&[]));
+    let huge = std::fs::OpenOptions::new().write(true).open(&library).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    let said = world.refusal(&program, Limits::default(), &[]);
+    let expected = "library cannot be analysed: bytes of the file: 1099511627776, over the limit of 2147483648; \
+                    --limit file-size=N raises it";
+    assert!(said.ends_with(expected), "{said}");
+    huge.set_len(1 << 20).unwrap();
+    assert!(world.refusal(&program, limits("file-size=1048575"), &[]).contains("1048576, over the limit of 1048575"));
+    assert_eq!(world.refusal(&program, limits("file-size=1048576"), &[]), "");
+}
+
+/// `mov $59,%eax; syscall` as well: a program that executes others, and more of them than anybody has.
+#[test]
+fn programs_without_end() {
+    let world = World::new();
+    let execute = [&[0xb8, 59, 0, 0, 0, 0x0f, 0x05][..], &EXIT].concat();
+    let program = world.add("program", &file([&execute, &[], &[]], &[]));
+    let others: Vec<_> =
+        (0..1025).map(|number| world.add(&number.to_string(), &file([&EXIT, &[], &[]], &[]))).collect();
+    let said = world.refusal(&program, Limits::default(), &others);
+    let expected = "programs that are executed: 1025, over the limit of 1024; --limit programs=N raises it";
+    assert!(said.ends_with(expected), "{said}");
+    assert_eq!(world.refusal(&program, Limits::default(), &others[1..]), "");
+}
+
+/// Time is a limit like the others: none of it, and nothing is done.
+#[test]
+fn time_is_over() {
+    let world = World::new();
+    let program = world.add("program", &needing(&[]));
+    let said = world.refusal(&program, limits("time=0"), &[]);
+    assert!(
+        said.ends_with("seconds that the analysis takes: 1, over the limit of 0; --limit time=N raises it"),
+        "{said}"
+    );
 }

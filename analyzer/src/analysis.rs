@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::execution::{self, DEFAULT_PATH};
 use crate::execution_sites::ExecutedName;
 use crate::explanation::{Explanation, Question};
+use crate::limits::{Clock, Excess, LimitName, Limits};
 use crate::loader::{FileId, FileIndex, LoadedFile, host_path};
 use crate::mapping::Mapping;
 use crate::policy::{
@@ -48,6 +49,10 @@ pub struct Options {
     pub original: Option<Vec<u8>>,
     /// How to read the filter of a program that was patched.
     pub filter_of: Option<FilterReader>,
+    /// How much there may be of everything.
+    pub limits: Limits,
+    /// When the analysis began that is under way.
+    pub(crate) clock: Option<Clock>,
 }
 
 /// What the filter in a file lets through, from the bytes of the file; `None` if it has none.
@@ -99,7 +104,10 @@ pub(crate) fn answer_in(
     options: &Options,
     question: Option<&Question>,
 ) -> Result<(Policy, Explanation), Error> {
-    let original = options.original.clone().map(Mapping::from);
+    let mut options = options.clone();
+    options.clock = Some(Clock::start(options.limits));
+    let original = options.original.take().map(Mapping::from);
+    let options = &options;
     let subject = Subject { path: program.to_owned(), original, is_own: true, start: Start::AtEntry, is_loader: false };
     let part = World::load(subject.clone(), options, session)?.solve()?;
     let again = |question| World::again(&part, subject.clone(), options, session).explain(question);
@@ -244,6 +252,9 @@ impl Analysis<'_> {
             }
         }
         self.done.extend(new.keys().cloned());
+        let count = u64::try_from(self.done.len()).unwrap_or(u64::MAX);
+        let checked = self.options.limits.check(LimitName::Programs, "programs that are executed", count);
+        checked.map_err(|source| Error::Limit { path: self.own.clone(), source })?;
         let loaded: Vec<_> = new
             .into_values()
             .map(|candidate| {
@@ -257,7 +268,7 @@ impl Analysis<'_> {
             })
             .collect();
         let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
-        self.session.summaries().prepare(worlds.flat_map(World::unknown_files));
+        self.session.summaries().prepare(worlds.flat_map(World::unknown_files), &self.options.limits);
         let solved: Vec<_> = loaded
             .into_par_iter()
             .map(|(candidate, filter, world)| (candidate, filter, world.and_then(World::solve)))
@@ -266,6 +277,10 @@ impl Analysis<'_> {
         for (Candidate { path, by }, filter, part) in solved {
             match (part, by) {
                 (Ok(part), _) => parts.push(ExecutedPart { path, part, filter, is_loader: false }),
+                // What has no time left says nothing about the others.
+                (Err(error @ Error::Limit { source: Excess { name: LimitName::Time, .. }, .. }), _) => {
+                    return Err(error);
+                }
                 (Err(source), Ok(target)) => return Err(Error::ExecTarget { target, source: Box::new(source) }),
                 (Err(source), Err(site)) => self.cannot_follow(&path.display().to_string(), &source, &site),
             }
@@ -280,11 +295,18 @@ impl Analysis<'_> {
         }
         let subject =
             Subject { path: path.to_owned(), original: None, is_own: false, start: Start::Inherited, is_loader: false };
-        let filter = self.options.filter_of.and_then(|filter_of| filter_of(&std::fs::read(path).ok()?));
+        let filter = self.options.filter_of.and_then(|filter_of| filter_of(&self.read(path)?));
         match filter {
             Some(_) => (Subject { start: Start::UpToEntry, ..subject }, filter),
             None => (subject, None),
         }
+    }
+
+    /// The bytes of a file that is not larger than one may be.
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let length = std::fs::metadata(path).ok()?.len();
+        self.options.limits.check(LimitName::FileSize, "bytes of the file", length).ok()?;
+        std::fs::read(path).ok()
     }
 
     /// Whatever is executed is started by a loader, which runs under the filter.

@@ -179,8 +179,9 @@ impl Functions {
     pub fn discover(image: &Image<'_>, pointers: &[Vaddr]) -> Self {
         let code = image.executable_ranges().into_iter().map(|range| range.end.0.saturating_sub(range.start.0));
         let code = code.fold(0, u64::saturating_add);
-        let bodies = Budget::new("bytes of code in frame descriptions, which overlap", code);
-        let pads = Budget::new("bytes of exception tables, which several functions share", image.size());
+        let bodies = Budget::new("bytes of code in frame descriptions, which overlap", code, image.limits());
+        let pads =
+            Budget::new("bytes of exception tables, which several functions share", image.size(), image.limits());
         let frames = image.frame_descriptions();
         let mut described: Vec<Function> = frames
             .par_iter()
@@ -194,7 +195,8 @@ impl Functions {
         described.par_extend(undescribed.map(|function| listed_function(image, function)));
         let gaps = Gaps::new(image, &described);
         // An instruction has about four bytes.
-        let paths = Budget::new("instructions on paths through code without frame descriptions", code / 4);
+        let paths =
+            Budget::new("instructions on paths through code without frame descriptions", code / 4, image.limits());
         let followed = Followed::new(image, &gaps, &described, pointers, &paths).run();
         let mut functions: Vec<Function> = described.into_iter().chain(followed).collect();
         // Of descriptions that begin at one place the longest counts.
@@ -205,7 +207,8 @@ impl Functions {
         let starts = functions.iter().map(|f| f.start).collect();
         let excess = bodies.excess().or(pads.excess()).or(paths.excess());
         let mut found = Self { functions, starts, pieces, excess };
-        let entries = Budget::new("entries of jump tables, which several functions share", image.size() / 8);
+        let entries =
+            Budget::new("entries of jump tables, which several functions share", image.size() / 8, image.limits());
         found.resolve_jump_tables(image, &entries);
         found.excess = excess.or(entries.excess());
         found

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::elf::Image;
+use crate::limits::Limits;
 use crate::loader::{Contents, LoadedFile};
 use crate::summary::ModuleSummary;
 
@@ -48,12 +49,12 @@ impl Summaries {
     }
 
     /// Summarises those files that are not known yet, each once. One that is damaged is left to whoever loads it.
-    pub(crate) fn prepare<'f>(&self, files: impl Iterator<Item = &'f LoadedFile>) {
+    pub(crate) fn prepare<'f>(&self, files: impl Iterator<Item = &'f LoadedFile>, limits: &Limits) {
         let files: FxHashMap<Contents, &LoadedFile> = files.map(|file| (file.contents(), file)).collect();
         let mut new: Vec<_> = files.into_iter().filter(|(contents, _)| self.get(*contents).is_none()).collect();
         new.sort_unstable_by_key(|(contents, _)| *contents);
         new.into_par_iter().for_each(|(contents, file)| {
-            if let Ok(image) = Image::parse(file.data()) {
+            if let Ok(image) = Image::parse(file.data()).map(|image| image.limited(*limits)) {
                 let _ = self.of(contents, &image);
             }
         });

@@ -20,6 +20,7 @@ use crate::evidence::Calls;
 use crate::execution_sites::Executions;
 use crate::explanation::{Explanation, Question};
 use crate::late_loading::{Exports, Request, configured_services, name_service_module};
+use crate::limits::Clock;
 use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
 use crate::mapping::Mapping;
 use crate::policy::{Assumption, AssumptionKind};
@@ -103,7 +104,8 @@ impl<'o> World<'o> {
     pub(crate) fn load(subject: Subject, options: &'o Options, session: &'o Session) -> Result<Self, Error> {
         let root = options.root().to_owned();
         let original = subject.original.clone();
-        let load = LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original };
+        let load =
+            LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original, limits: options.limits };
         let files = load_closure(&subject.path, &load)?;
         let (summaries, brought) = (Vec::new(), Brought::default());
         let mut world = Self { options, session, subject, root, files, summaries, brought };
@@ -143,6 +145,7 @@ impl<'o> World<'o> {
     /// Computes what the process can do.
     pub(crate) fn solve(mut self) -> Result<Part, Error> {
         loop {
+            self.in_time()?;
             let key = self.key();
             let (findings, wanted) = match self.recall(key) {
                 Some(known) => known,
@@ -263,7 +266,9 @@ impl<'o> World<'o> {
             .par_iter()
             .zip(self.files.files())
             .map(|(data, file)| {
-                Image::parse(data).map_err(|source| Error::Image { path: file.path().to_owned(), source })
+                let image =
+                    Image::parse(data).map_err(|source| Error::Image { path: file.path().to_owned(), source })?;
+                Ok(image.limited(self.options.limits))
             })
             .collect();
         let images = parsed?;
@@ -277,7 +282,14 @@ impl<'o> World<'o> {
             }
         }
         self.summaries.append(&mut found);
+        self.in_time()?;
         Ok(images)
+    }
+
+    /// Whether there is time left.
+    fn in_time(&self) -> Result<(), Error> {
+        let limit = |source| Error::Limit { path: self.subject.path.clone(), source };
+        self.options.clock.as_ref().map_or(Ok(()), Clock::check).map_err(limit)
     }
 
     /// Links the files in the loader's scope order, those that come later last.

@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
 use chestnut_rewriter::output::{self, FileError};
 
@@ -13,8 +14,13 @@ use crate::failure::Failure;
 
 /// Reads a file; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_within(path, &Limits::default())
+}
+
+/// The same with limits that flags have set.
+pub(crate) fn read_within(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
     if !is_stream(path) {
-        return Ok(output::read(path)?.bytes);
+        return Ok(output::read(path, limits)?.bytes);
     }
     let mut bytes = Vec::new();
     let unreadable = |source| FileError::Read { path: "standard input".into(), source };

@@ -3,8 +3,11 @@
 //! Input: [`Arguments`] and the program. Output: [`Policy`], computed or read from a file, with what `--allow` and
 //! `--deny` change.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
+use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::one_line;
@@ -52,7 +55,7 @@ fn analyze(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Fai
 /// Reads a policy that was made for the program. The file as a whole counts, and not its build-id as when it is only
 /// looked at: another interpreter or library can be put into its headers, and the build-id stays.
 fn read_for(arguments: &Arguments, path: &Path, program: &[u8]) -> Result<Policy, Failure> {
-    let policy = read(path)?;
+    let policy = read(path, &arguments.analysis.limits())?;
     let found = chestnut_rewriter::program_sha256(program);
     if policy.program.sha256 == found {
         return Ok(policy);
@@ -61,9 +64,16 @@ fn read_for(arguments: &Arguments, path: &Path, program: &[u8]) -> Result<Policy
     Err(Failure::OtherProgram { path, policy_of, program, found })
 }
 
-fn read(path: &Path) -> Result<Policy, Failure> {
+fn read(path: &Path, limits: &Limits) -> Result<Policy, Failure> {
     let wrong = |reason: String| Failure::NamedFile { flag: "--policy", path: path.to_owned(), reason };
-    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let most = limits.get(LimitName::PolicySize).saturating_add(1);
+    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().min(most).saturating_add(1));
+    let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    File::open(path)
+        .and_then(|file| file.take(most).read_to_end(&mut text))
+        .map_err(|error| wrong(error.to_string()))?;
+    let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    limits.check(LimitName::PolicySize, "bytes of the policy", length).map_err(|excess| wrong(excess.to_string()))?;
     let policy: Policy = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     if policy.format == POLICY_FORMAT {
         Ok(policy)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use chestnut_analyzer::explanation::{Explanation, Question};
+use chestnut_analyzer::limits::{Limit, Limits};
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_analyzer::{Cache, CacheError, ExecMode, ExecTarget, Options, Session};
@@ -46,6 +47,11 @@ pub struct AnalysisFlags {
     /// execution fail, with EACCES or the error that is named.
     #[arg(long, value_name = "follow|deny[:ERRNO]", default_value = "follow")]
     pub exec: Execution,
+
+    /// Sets a limit that a program goes beyond: work (steps for each byte of a file), file-size and policy-size (bytes),
+    /// files (of one process), programs (that are executed), time (seconds).
+    #[arg(long = "limit", value_name = "NAME=N")]
+    pub limits: Vec<Limit>,
 
     /// Where findings are kept for other runs.
     #[command(flatten)]
@@ -189,6 +195,14 @@ impl AnalysisFlags {
         Ok(self.cache.session()?.explain(program, &self.options(original)?, question)?)
     }
 
+    /// The limits, as the flags set them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        self.limits.iter().for_each(|limit| limits.set(*limit));
+        limits
+    }
+
     fn options(&self, original: Option<&[u8]>) -> Result<Options, AnalysisError> {
         if let (Some(target), Execution::Deny(_)) = (self.exec_target.first(), self.exec) {
             return Err(AnalysisError::DeniedTarget(target.clone()));
@@ -206,6 +220,7 @@ impl AnalysisFlags {
         };
         options.exec_targets = self.exec_target.iter().map(target).collect();
         options.filter_of = Some(filter_of);
+        options.limits = self.limits();
         Ok(options)
     }
 
@@ -224,7 +239,8 @@ impl AnalysisFlags {
         ))
     }
 
-    /// The flags as words of a command line, but for `--root`, which says where a program stands now.
+    /// The flags as words of a command line, but for `--root`, `--limit` and those of the cache, which change
+    /// nothing about the program.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -251,6 +267,7 @@ impl AnalysisFlags {
         flags.nss = self.nss.clone().or(flags.nss);
         flags.root.clone_from(&self.root);
         flags.cache.clone_from(&self.cache);
+        flags.limits.clone_from(&self.limits);
         if self.exec != Execution::Follow {
             flags.exec_target.clone_from(&self.exec_target);
         }

@@ -2,15 +2,18 @@
 //!
 //! Input: paths and bytes. Output: [`Input`]; or a file at OUT with mode, owner and extended attributes of IN, and a
 //! list of what could not be kept. OUT appears by rename(2), so that whoever looks sees the old file or all of the new
-//! one; until then everything is in a temporary file beside it, which goes away with any failure.
+//! one; until then everything is in a file without a name, or where the file system has none such, in a temporary file
+//! beside it, which goes away with any failure.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::{Excess, LimitName, Limits};
 use chestnut_analyzer::policy::{Policy, hexadecimal};
-use rustix::fs::{Gid, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, XattrFlags};
 
 use crate::record::sha256;
 
@@ -38,6 +41,14 @@ pub enum FileError {
     NotRegular {
         /// Which file.
         path: PathBuf,
+    },
+    /// It is larger than a file may be.
+    #[error("{}: cannot be read", path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// How much larger.
+        source: Excess,
     },
     /// It cannot be written.
     #[error("{}: cannot be written", path.display())]
@@ -76,8 +87,8 @@ pub struct Input {
 ///
 /// # Errors
 ///
-/// It is not there, not readable, or not a regular file.
-pub fn read(path: &Path) -> Result<Input, FileError> {
+/// It is not there, not readable, too large, or not a regular file.
+pub fn read(path: &Path, limits: &Limits) -> Result<Input, FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
     // Before it is opened: opening a pipe waits for somebody to write to it.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -85,8 +96,11 @@ pub fn read(path: &Path) -> Result<Input, FileError> {
     }
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes).map_err(unreadable)?;
+    let too_large = |source| FileError::TooLarge { path: path.to_owned(), source };
+    limits.check(LimitName::FileSize, "bytes of the file", metadata.len()).map_err(too_large)?;
+    // All that it has now: what is behind that is found by `is_of_bytes`.
+    let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+    io::Read::read_exact(&mut file, &mut bytes).map_err(unreadable)?;
     Ok(Input { bytes, file, metadata })
 }
 
@@ -160,24 +174,56 @@ pub fn write(input: &Input, path: &Path, bytes: &[u8]) -> Result<Vec<String>, Fi
 }
 
 fn write_file(input: &Input, path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {
-    let mut temporary = tempfile::Builder::new().prefix(".chestnut-patch-").tempfile_in(folder_of(path))?;
-    temporary.write_all(bytes)?;
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".chestnut-patch-");
+        builder
+    };
+    if let Some(file) = nameless(folder_of(path)) {
+        let lost = fill(input, &file, bytes)?;
+        // Only now, for the moment until it gets its own, has it a name that somebody could find.
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link = |name: &Path| Ok(rustix::fs::linkat(CWD, &own, CWD, name, AtFlags::SYMLINK_FOLLOW)?);
+        // Without /proc it stays without.
+        if let Ok(named) = builder().make_in(folder_of(path), link) {
+            return put(path, named).map(|()| lost);
+        }
+    }
+    let temporary = builder().tempfile_in(folder_of(path))?;
+    let lost = fill(input, temporary.as_file(), bytes)?;
+    put(path, temporary).map(|()| lost)
+}
+
+/// A file that goes away with its process, however that ends; `None` where the file system has no such files.
+fn nameless(folder: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).ok().map(File::from)
+}
+
+/// Gives OUT its new contents.
+fn put<F>(path: &Path, temporary: tempfile::NamedTempFile<F>) -> io::Result<()> {
+    temporary.persist(path).map_err(|error| error.error)?;
+    // Not every file system can sync a folder; the file itself is safe.
+    let _ = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// Writes the file, with mode, owner and attributes of IN. Returns what could not be kept.
+fn fill(input: &Input, mut file: &File, bytes: &[u8]) -> io::Result<Vec<String>> {
+    file.write_all(bytes)?;
     let mut lost = Vec::new();
     // The owner first: changing it clears capabilities and the setuid bit.
     let mut mode = input.metadata.mode() & PERMISSIONS;
-    if let Some(loss) = keep_owner(input, temporary.as_file())? {
+    if let Some(loss) = keep_owner(input, file)? {
         if mode & (SETUID | SETGID) != 0 {
             mode &= !(SETUID | SETGID);
             lost.push("setuid and setgid bits (the owner is another)".to_owned());
         }
         lost.push(loss);
     }
-    lost.extend(keep_attributes(&input.file, temporary.as_file())?);
-    temporary.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    // Not every file system can sync a folder; the file itself is safe.
-    let _ = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    lost.extend(keep_attributes(&input.file, file)?);
+    file.set_permissions(PermissionsExt::from_mode(mode))?;
+    file.sync_all()?;
     Ok(lost)
 }
 

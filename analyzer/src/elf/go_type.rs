@@ -16,7 +16,7 @@ use rustc_hash::FxHashSet;
 use super::go_table::GoTable;
 use super::segment::{AddressSpace, Segment};
 use crate::address::Vaddr;
-use crate::limits::{Budget, Excess};
+use crate::limits::{Budget, Excess, Limits};
 
 /// The methods of all types.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,12 +53,13 @@ const fn uncommon_at(kind: u8) -> &'static [u64] {
 
 impl GoMethods {
     /// Looks through all data but the table itself.
-    pub(super) fn find(space: &AddressSpace<'_>, table: &GoTable<'_>) -> Self {
+    pub(super) fn find(space: &AddressSpace<'_>, table: &GoTable<'_>, limits: &Limits) -> Self {
         let starts: FxHashSet<Vaddr> = table.functions.iter().map(|function| function.start).collect();
         let mut found = Self::default();
         let budget = Budget::new(
             "methods of Go's types, which share them",
             u64::try_from(space.file_words()).unwrap_or(u64::MAX),
+            limits,
         );
         for segment in space.segments().iter().filter(|segment| !segment.is_executable()) {
             found.search((space, table, &budget), segment, &starts);

@@ -26,6 +26,7 @@ use super::symbol::{self, Symbol};
 use super::tls::{self, TlsImage};
 use super::{static_relocation, symbol_count};
 use crate::address::Vaddr;
+use crate::limits::Limits;
 
 /// Longest text that is read from memory, in bytes with its NUL: `PATH_MAX` of the kernel. Languages whose texts do not
 /// end in NUL have megabytes without one.
@@ -35,6 +36,7 @@ const LONGEST_TEXT: usize = 4096;
 #[derive(Debug)]
 pub struct Image<'data> {
     outline: Outline<'data>,
+    limits: Limits,
     symbols: Vec<Symbol<'data>>,
     relocations: Vec<Relocation>,
     tls: Option<TlsImage>,
@@ -73,6 +75,7 @@ impl<'data> Image<'data> {
         let tls = tls::parse(space, &outline.header)?;
         Ok(Self {
             outline,
+            limits: Limits::default(),
             symbols,
             relocations,
             tls,
@@ -83,6 +86,18 @@ impl<'data> Image<'data> {
             go_table: OnceLock::new(),
             go_methods: OnceLock::new(),
         })
+    }
+
+    /// The same with other limits of what is looked for in it.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The limits of what is looked for in it.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// All bytes of the file.
@@ -284,7 +299,7 @@ impl<'data> Image<'data> {
     /// The methods that Go's type descriptions name.
     #[must_use]
     pub fn go_methods(&self) -> &GoMethods {
-        let find = |table| GoMethods::find(&self.outline.space, table);
+        let find = |table| GoMethods::find(&self.outline.space, table, &self.limits);
         self.go_methods.get_or_init(|| self.go_table().map(find).unwrap_or_default())
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::elf::ImageError;
+use crate::limits::Excess;
 
 /// A file that could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,15 @@ pub enum LoadError {
         /// Which rule.
         #[source]
         source: ImageError,
+    },
+    /// A file is too large, or there are too many.
+    #[error("{} cannot be analysed", path.display())]
+    Limit {
+        /// The file, as this machine names it; the last one, if there are too many.
+        path: PathBuf,
+        /// Which limit.
+        #[source]
+        source: Excess,
     },
     /// The program names an interpreter that cannot be loaded.
     #[error(

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::LoadError;
 use super::root::{Place, Root};
 use crate::elf::Outline;
+use crate::limits::{LimitName, Limits};
 use crate::mapping::Mapping;
 use crate::policy::{FileIdentity, hexadecimal};
 
@@ -88,12 +89,17 @@ pub(super) struct Needs {
 
 impl LoadedFile {
     /// Opens and checks the file at `place`.
-    pub(super) fn open(root: &Root, place: Place) -> Result<Self, LoadError> {
-        Self::open_as(root, place, None)
+    pub(super) fn open(root: &Root, place: Place, limits: &Limits) -> Result<Self, LoadError> {
+        Self::open_as(root, place, None, limits)
     }
 
     /// Opens and checks the file at `place`, with other bytes than its own if some are given.
-    pub(super) fn open_as(root: &Root, place: Place, bytes: Option<Mapping>) -> Result<Self, LoadError> {
+    pub(super) fn open_as(
+        root: &Root,
+        place: Place,
+        bytes: Option<Mapping>,
+        limits: &Limits,
+    ) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { path: place.path.clone(), source };
         let host_path = root.host_path(&place).map_err(unreadable)?;
         let unreadable = |source| LoadError::Read { path: host_path.clone(), source };
@@ -108,6 +114,9 @@ impl LoadedFile {
         if metadata.len() == 0 {
             return Err(LoadError::Empty { path: host_path });
         }
+        limits
+            .check(LimitName::FileSize, "bytes of the file", metadata.len())
+            .map_err(|source| LoadError::Limit { path: host_path.clone(), source })?;
         let own = Contents::of(&metadata);
         let (data, contents) = match bytes {
             Some(data) => {

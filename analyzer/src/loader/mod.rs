@@ -19,6 +19,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::limits::Limits;
 use crate::mapping::Mapping;
 pub use error::LoadError;
 pub use file::{Contents, FileId, FileIndex, LoadedFile, identity};
@@ -36,11 +37,13 @@ pub struct LoadOptions {
     pub libraries: Vec<PathBuf>,
     /// The program's bytes, if they are not those of the file at its path.
     pub original: Option<Mapping>,
+    /// How large files may be, and how many.
+    pub limits: Limits,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { root: PathBuf::from("/"), libraries: Vec::new(), original: None }
+        Self { root: PathBuf::from("/"), libraries: Vec::new(), original: None, limits: Limits::default() }
     }
 }
 

@@ -22,6 +22,7 @@ use super::root::{Place, Root};
 use super::search::{LoaderKind, Search, expand};
 use super::seen::Seen;
 use crate::elf::{HeaderField, ImageError};
+use crate::limits::{LimitName, Limits};
 
 /// The files of one program. Indices of files stay valid when more are loaded.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ pub struct LoadedSet {
     by_name: FxHashMap<Vec<u8>, FileIndex>,
     /// `--lib`: by `DT_SONAME` and by file name.
     given: FxHashMap<Vec<u8>, Place>,
+    limits: Limits,
 }
 
 /// What a search found: the file, then its variants.
@@ -50,13 +52,13 @@ impl LoadedSet {
         };
         let root = Root::new(&options.root).map_err(read(&options.root))?;
         let place = root.place_of(program).map_err(read(program))?;
-        let program_file = LoadedFile::open_as(&root, place, options.original.clone())?;
+        let program_file = LoadedFile::open_as(&root, place, options.original.clone(), &options.limits)?;
         let interpreter = program_file.needs.interpreter.clone();
         let search = Search::new(kind_of(interpreter.as_deref()), &root)?;
         let mut given = FxHashMap::default();
         for library in &options.libraries {
             let place = root.place_of(library).map_err(read(library))?;
-            let file = LoadedFile::open(&root, place.clone())?;
+            let file = LoadedFile::open(&root, place.clone(), &options.limits)?;
             // Both the name that was typed and the one behind a symbolic link.
             let names =
                 [library.file_name(), place.path.file_name()].map(|name| name.map(|name| name.as_bytes().to_vec()));
@@ -73,6 +75,7 @@ impl LoadedSet {
             by_id: FxHashMap::default(),
             by_name: FxHashMap::default(),
             given,
+            limits: options.limits,
         };
         let program_index = set.add(program_file, None, None);
         if let Some(path) = interpreter {
@@ -235,7 +238,11 @@ impl LoadedSet {
             // `find` returns at least one file or an error.
             return Err(self.missing(name, requester, &[], Vec::new()));
         };
+        let path = file.host_path.clone();
         let index = self.add(file, Some(requester), None);
+        let count = u64::try_from(self.files.len()).unwrap_or(u64::MAX);
+        let checked = self.limits.check(LimitName::Files, "files that one process loads", count);
+        checked.map_err(|source| LoadError::Limit { path, source })?;
         self.by_name.entry(name.to_vec()).or_insert(index);
         for variant in found {
             self.add(variant, Some(requester), Some(index));
@@ -248,7 +255,7 @@ impl LoadedSet {
         let path = Path::new(OsStr::from_bytes(name));
         let given = path.file_name().and_then(|file| self.given.get(name).or_else(|| self.given.get(file.as_bytes())));
         if let Some(place) = given {
-            return Ok(vec![LoadedFile::open(&self.root, place.clone())?]);
+            return Ok(vec![LoadedFile::open(&self.root, place.clone(), &self.limits)?]);
         }
         let mut foreign = Vec::new();
         if name.contains(&b'/') {
@@ -281,7 +288,7 @@ impl LoadedSet {
     /// not.
     fn candidate(&self, place: Place, foreign: &mut Vec<PathBuf>) -> Result<Option<LoadedFile>, LoadError> {
         let path = place.path.clone();
-        match LoadedFile::open(&self.root, place) {
+        match LoadedFile::open(&self.root, place, &self.limits) {
             Ok(file) => Ok(Some(file)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(LoadError::Image {
@@ -328,7 +335,7 @@ impl LoadedSet {
         let failed = |source| LoadError::Interpreter { interpreter: path.clone(), program, source: Box::new(source) };
         // A relative interpreter counts from the working directory of whoever starts the program; the root is as good.
         let place = Place::in_root(Path::new("/").join(&path));
-        let mut file = LoadedFile::open(&self.root, place).map_err(failed)?;
+        let mut file = LoadedFile::open(&self.root, place, &self.limits).map_err(failed)?;
         file.is_interpreter = true;
         let index = self.add(file, None, None);
         // Libraries may name it by the path of PT_INTERP; musl compares with the last component.

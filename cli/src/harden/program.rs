@@ -85,7 +85,7 @@ pub(super) fn harden(command: &Harden, program: &Program, session: &Session) -> 
 }
 
 fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outcome, Refusal> {
-    let mut input = output::read(&program.path)?;
+    let mut input = output::read(&program.path, &command.analysis.limits())?;
     let options = FilterOptions {
         action: command.filter.action,
         failing: command.analysis.failing(),
