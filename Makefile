@@ -7,7 +7,10 @@
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
 # make fuzz    fuzzers over all that reads files, SECONDS=60 each (nightly Rust; installs cargo-fuzz): table of failures
-# make robust  faults, kills and attacks by the hundred, a machine for each kind of program (docs/robustness.md has results)
+# make robust  faults, kills and attacks by the hundred, a machine for each kind of program and kernel (docs/robustness.md)
+# make robust-distribution   every program of this machine's packages, patched and looked at by other tools, against
+#              tests/robust/distribution.txt (INSTALL=1 installs its packages; root; about an hour)
+# make robust-reduced   some of each of these, in two minutes
 # make distributions   small systems of other distributions, hardened and used (SUITES='bullseye noble'; root, debootstrap)
 # make bench   time and memory of chestnut-patch, cold and cached, growth of files, start-up, per-call cost and throughput
 #              of what it makes; writes docs/benchmarks.md (SHORT=1: without whole folders and servers)
@@ -21,7 +24,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: instructions time-by-size scale scale-test distributions fuzz robust help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
+.PHONY: instructions time-by-size scale scale-test distributions fuzz robust robust-distribution robust-examples robust-reduced help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -128,8 +131,25 @@ fuzz:
 
 robust: build
 	@.ci/install-packages test robust
+	tests/robust/fields
+	tests/robust/attacks
 	tests/robust/faults
+	tests/robust/concurrency
 	tests/robust/kernels $(PATCHER) $(TARGET)/kernels
+
+robust-examples: build
+	@cargo build --release -q -p chestnut-rewriter --example goblin
+
+robust-distribution: robust-examples
+	@.ci/install-packages robust
+	tests/robust/distribution $(if $(INSTALL),--install) --expect tests/robust/distribution.txt -o $(TARGET)/distribution.txt \
+		$(PATCHER) $(abspath $(TARGET))/distribution
+
+# What has a test in `make test` is not repeated here.
+robust-reduced: robust-examples
+	@.ci/install-packages robust
+	tests/robust/kernels -s bullseye -n 2 $(PATCHER) $(TARGET)/kernels
+	tests/robust/distribution --expect tests/robust/distribution.txt --every 60 $(PATCHER) $(abspath $(TARGET))/distribution
 
 SUITES ?= bullseye trixie sid noble
 
