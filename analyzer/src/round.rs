@@ -19,7 +19,7 @@ use crate::note_warnings;
 use crate::open_sites;
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Definition, ModuleId, ModuleRole, Program};
-use crate::reachability::{Reachable, Root};
+use crate::reachability::{Cause, Phase, Reachable, Root};
 use crate::solver::{Surroundings, solve};
 
 /// What names can mean at run time, as far as earlier rounds have found out.
@@ -45,7 +45,7 @@ pub(crate) struct Findings {
 pub(crate) struct Brings {
     /// Libraries that texts or constant arguments name.
     pub(crate) libraries: BTreeSet<String>,
-    /// Symbols that are looked up by a constant name.
+    /// Symbols that are looked up by a constant name: those of which that says more than is known.
     pub(crate) symbols: BTreeSet<Vec<u8>>,
     /// Modules that look up symbols whose names are not known.
     pub(crate) open_lookups: BTreeSet<ModuleId>,
@@ -76,12 +76,15 @@ pub(crate) fn play(
     let reached = solve(program, roots, &guards, &Lookups { names, program });
     let callers = Callers::new(program, &reached, &names.symbols);
     let open = open_sites::find(program, &reached, &callers);
+    let mut symbols = open.symbols;
+    symbols
+        .retain(|name| program.exported(name, |_| true).iter().any(|found| !is_open_root(program, &reached, *found)));
     let mut libraries = named_libraries(&reached);
     libraries.extend(open.libraries);
     let loads_unknown = open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad);
     let brings = Brings {
         libraries,
-        symbols: open.symbols,
+        symbols,
         open_lookups: open.modules_with_open_lookups,
         hints: if loads_unknown { hints(texts(&reached)) } else { BTreeSet::new() },
         name_services: loads_name_services(&reached),
@@ -106,6 +109,15 @@ pub(crate) fn explain(program: &Program<'_>, roots: &[Root], names: &Names, ques
     let callers = Callers::new(program, reached, &names.symbols);
     let calls = &evidence::calls(program, reached, &callers, guards);
     Known { program, reached, calls, roots, guards, surroundings }.explain(question)
+}
+
+/// Whether a function runs in any case, and with any arguments: that its name is looked up changes nothing.
+fn is_open_root(program: &Program<'_>, reached: &Reachable<'_>, found: Definition) -> bool {
+    let function = program.module(found.module).and_then(|module| module.summary.functions().at(found.address));
+    let visit = function.and_then(|function| reached.functions.get(&(found.module, function)));
+    visit.is_some_and(|visit| {
+        visit.phase == Phase::After && visit.address_taken && matches!(visit.cause, Cause::Root(_))
+    })
 }
 
 fn texts<'data>(reached: &Reachable<'data>) -> impl Iterator<Item = &'data str> {

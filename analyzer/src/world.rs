@@ -147,20 +147,13 @@ impl<'o> World<'o> {
         loop {
             self.in_time()?;
             let key = self.key();
-            let (findings, wanted) = match self.recall(key) {
+            let (findings, comes_more) = match self.recall(key)? {
                 Some(known) => known,
                 None => self.compute(key)?,
             };
-            let Findings { brings, outcome } = findings;
-            if let Some(Outcome { calls, executions, mut assumptions }) = outcome.filter(|_| self.has(&brings, &wanted))
-            {
+            if let Some(Outcome { calls, executions, mut assumptions }) = findings.outcome.filter(|_| !comes_more) {
                 assumptions.extend(self.brought.assumptions.iter().cloned());
                 return Ok(Part { files: self.files, calls, executions, assumptions, brought: self.brought });
-            }
-            self.brought.names.open_lookups.extend(brings.open_lookups);
-            self.brought.names.symbols.extend(brings.symbols);
-            for request in wanted {
-                self.handle(request)?;
             }
         }
     }
@@ -189,32 +182,61 @@ impl<'o> World<'o> {
         })
     }
 
-    /// The findings of this round if they are known, and what they ask for.
-    fn recall(&self, key: Option<Key>) -> Option<(Findings, BTreeSet<Request>)> {
-        let findings: Findings = self.session.cache()?.get(key?)?;
-        let wanted = self.wanted(&findings.brings);
+    /// The findings of this round if they are known, and whether what they bring makes another one needed.
+    fn recall(&mut self, key: Option<Key>) -> Result<Option<(Findings, bool)>, Error> {
+        let known = self.session.cache().zip(key).and_then(|(cache, key)| cache.get::<Findings>(key));
+        let Some(findings) = known else { return Ok(None) };
+        let comes_more = self.bring(&findings.brings)?;
         // When it was played, more was there to bring.
-        let is_incomplete = findings.outcome.is_none() && self.has(&findings.brings, &wanted);
-        (!is_incomplete).then_some((findings, wanted))
+        let is_incomplete = findings.outcome.is_none() && !comes_more;
+        Ok((!is_incomplete).then_some((findings, comes_more)))
     }
 
-    /// Plays this round.
-    fn compute(&mut self, key: Option<Key>) -> Result<(Findings, BTreeSet<Request>), Error> {
+    /// Plays this round; says the same.
+    fn compute(&mut self, key: Option<Key>) -> Result<(Findings, bool), Error> {
         let mappings = self.mappings();
         let images = self.images(&mappings)?;
         let (linked, order) = self.link(images);
         let roots = self.roots(&linked, &order);
-        let mut wanted = BTreeSet::new();
-        let findings = round::play(&linked, &roots, &self.brought.names, |brings| {
-            wanted = self.wanted(brings);
-            self.has(brings, &wanted)
+        let names = self.brought.names.clone();
+        let mut comes_more = Ok(true);
+        let findings = round::play(&linked, &roots, &names, |brings| {
+            comes_more = self.bring(brings);
+            matches!(comes_more, Ok(false))
         });
+        let comes_more = comes_more?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
-        let is_sure = || self.files.files().iter().all(LoadedFile::is_as_read);
+        let is_sure = || self.files.files().iter().take(mappings.len()).all(LoadedFile::is_as_read);
         if let Some((key, cache)) = key.zip(self.session.cache()).filter(|_| is_sure()) {
             cache.put(key, &findings);
         }
-        Ok((findings, wanted))
+        Ok((findings, comes_more))
+    }
+
+    /// Brings in what a round asks for. Whether that is anything that a round depends on, so that another one is needed:
+    /// most names are those of files that are no libraries, or are loaded already.
+    fn bring(&mut self, brings: &Brings) -> Result<bool, Error> {
+        let before = self.extent();
+        self.brought.names.open_lookups.extend(&brings.open_lookups);
+        self.brought.names.symbols.extend(brings.symbols.iter().cloned());
+        for request in self.wanted(brings) {
+            self.handle(request)?;
+        }
+        Ok(self.extent() != before)
+    }
+
+    /// How much there is of everything that a round depends on, and that only grows.
+    fn extent(&self) -> [usize; 5] {
+        let Brought { later, names, imports_of_converters, .. } = &self.brought;
+        // Names alone make no root (`roots`).
+        let makes_roots = |exports: &&Exports| !matches!(exports, Exports::Named | Exports::Converters);
+        [
+            self.files.files().len(),
+            later.values().flatten().filter(makes_roots).count(),
+            names.open_lookups.len(),
+            names.symbols.len(),
+            imports_of_converters.len(),
+        ]
     }
 
     /// Answers a question about a process whose rounds are over.
@@ -224,13 +246,6 @@ impl<'o> World<'o> {
         let (linked, order) = self.link(images);
         let roots = self.roots(&linked, &order);
         Ok(round::explain(&linked, &roots, &self.brought.names, question))
-    }
-
-    /// Whether all that a round brings is there.
-    fn has(&self, brings: &Brings, wanted: &BTreeSet<Request>) -> bool {
-        wanted.is_subset(&self.brought.handled)
-            && brings.open_lookups.is_subset(&self.brought.names.open_lookups)
-            && brings.symbols.is_subset(&self.brought.names.symbols)
     }
 
     /// What glibc's loader calls in the C library at start (`elf/dl-call-libc-early-init.c`). A system without one has
