@@ -423,3 +423,34 @@ fn time_is_over() {
         "{said}"
     );
 }
+
+/// Functions whose addresses stand in one table, each of which calls one of them through it, and has the number of its
+/// system call from whoever called it: any call may enter any function.
+#[test]
+fn functions_that_call_each_other_through_a_table() {
+    const FUNCTION: usize = 19;
+    let functions = SIZE / (FUNCTION + 8);
+    // mov $39,%edi; call the first function; exit
+    let mut code = [&[0xbf, 39, 0, 0, 0, 0xe8][..], &u32::try_from(EXIT.len()).unwrap().to_le_bytes(), &EXIT].concat();
+    let first = CODE + code.len() as u64;
+    let address = |number: usize| first + (number * FUNCTION) as u64;
+    let at = (first + (functions * FUNCTION) as u64).next_multiple_of(0x1000);
+    for number in 0..functions {
+        // mov %rdi,%rax; syscall; lea table(%rip),%rbx; call *x(%rbx); ret
+        let distance = u32::try_from(at - address(number) - 12).unwrap();
+        let entry = u32::try_from((number * 7 + 1) % functions * 8).unwrap();
+        code.extend([0x48, 0x89, 0xf8, 0x0f, 0x05, 0x48, 0x8d, 0x1d]);
+        code.extend(distance.to_le_bytes());
+        code.extend([0xff, 0x93]);
+        code.extend(entry.to_le_bytes());
+        code.push(0xc3);
+    }
+    let table: Vec<u8> = (0..functions).flat_map(|number| address(number).to_le_bytes()).collect();
+    let world = World::new();
+    let program = world.add("program", &file([&code, &table, &[]], &[]));
+    let start = Instant::now();
+    let said = world.refusal(&program, Limits::default(), &[]);
+    assert!(start.elapsed() < Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 }), "{said}");
+    assert!(said.contains("distances at which calls read tables, for each function in a table: "), "{said}");
+    assert!(said.ends_with("--limit work=N raises it (N is 8 now)"), "{said}");
+}

@@ -19,8 +19,9 @@ use crate::arguments::{CallSite, Callee, call_sites};
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::functions::StartEvidence;
-use crate::indirect_callers;
+use crate::indirect_callers::{self, ComputedSites};
 use crate::instruction::ReferenceKind;
+use crate::limits::Budget;
 use crate::origins::{Origin, Seen, nested};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Reachable};
@@ -42,12 +43,15 @@ pub struct Callers<'a, 'data> {
     /// What was computed already: the same functions are asked for again and again.
     named: RefCell<FxHashMap<FunctionKey, Sites>>,
     computed: RefCell<FxHashMap<FunctionKey, Sites>>,
+    computed_sites: RefCell<FxHashMap<ModuleId, Rc<ComputedSites>>>,
     by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
     references: RefCell<FxHashMap<ModuleId, Rc<References>>>,
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
     live_in: live_in::LiveIn,
     results: RefCell<FxHashMap<FunctionKey, Option<live_in::Results>>>,
+    /// Of tables of functions, for each function in one: distances at which calls read.
+    pub(crate) budget: Budget,
 }
 
 /// Calls with the functions that make them.
@@ -69,6 +73,8 @@ impl<'a, 'data> Callers<'a, 'data> {
     /// Collects the calls among the functions that run while the filter is on.
     #[must_use]
     pub fn new(program: &'a Program<'data>, reached: &'a Reachable<'data>, looked_up: &'a BTreeSet<Vec<u8>>) -> Self {
+        let size = program.modules().map(|(_, module)| module.image.size()).fold(0, u64::saturating_add);
+        let limits = program.modules().next().map(|(_, module)| *module.image.limits()).unwrap_or_default();
         let mut edges = Vec::new();
         for caller in reached.functions() {
             let Some(module) = program.module(caller.0) else { continue };
@@ -96,12 +102,14 @@ impl<'a, 'data> Callers<'a, 'data> {
             edges,
             named: RefCell::default(),
             computed: RefCell::default(),
+            computed_sites: RefCell::default(),
             by_address: RefCell::default(),
             references: RefCell::default(),
             stores: RefCell::default(),
             targets: RefCell::default(),
             live_in: live_in::LiveIn::default(),
             results: RefCell::default(),
+            budget: Budget::new("distances at which calls read tables, for each function in a table", size, &limits),
         }
     }
 
@@ -136,6 +144,17 @@ impl<'a, 'data> Callers<'a, 'data> {
     #[must_use]
     pub fn computed_calls(&self, caller: FunctionKey) -> Sites {
         self.sites(&self.computed, caller, |c| c == Callee::Computed)
+    }
+
+    /// The reached calls of a module that compute whom they call ([`indirect_callers::computed_sites`]).
+    #[must_use]
+    pub(crate) fn computed_sites(&self, module: ModuleId) -> Rc<ComputedSites> {
+        if let Some(known) = self.computed_sites.borrow().get(&module) {
+            return Rc::clone(known);
+        }
+        let found = Rc::new(indirect_callers::computed_sites(self, module));
+        self.computed_sites.borrow_mut().insert(module, Rc::clone(&found));
+        found
     }
 
     /// The calls of a function that say whom they call.

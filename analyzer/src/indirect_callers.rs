@@ -12,7 +12,7 @@
 mod pthread_functions;
 pub(crate) mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -31,13 +31,22 @@ use crate::reachability::{Cause, FunctionKey, Node};
 use crate::value::Atom;
 use uses::{Source, Targets};
 
+/// Calls with the functions that make them, by the distance at which they read whom they call, if it is known.
+pub(crate) type ComputedSites = BTreeMap<Option<i64>, Vec<(FunctionKey, Rc<CallSite>)>>;
+
 /// Where the address of a function stands.
 struct Table<'r> {
-    /// The function.
-    start: Vaddr,
     slots: FxHashSet<Vaddr>,
     /// Who takes which address: where tables may begin.
     references: &'r References,
+}
+
+impl Table<'_> {
+    /// Whether the address stands so many bytes behind what may be the start of a table.
+    fn stands_behind(&self, offset: i64) -> bool {
+        let starts = |slot: &Vaddr| slot.0.checked_add_signed(offset.wrapping_neg()).map(Vaddr);
+        self.slots.iter().filter_map(starts).any(|base| self.references.is_base(base))
+    }
 }
 
 /// The calls that may enter `callee` by its address; with `tables`, through tables of functions too.
@@ -67,21 +76,45 @@ pub fn find(
         found.extend(calls);
         return Some(found);
     }
-    let table = Table { start, slots, references: &references };
-    for key in callers.reached.functions().into_iter().filter(|key| key.0 == callee.0) {
-        let Some(function) = module.summary.functions().function(key.1) else { continue };
+    let table = Table { slots, references: &references };
+    let sites = callers.computed_sites(callee.0);
+    let steps = sites.len().saturating_mul(table.slots.len());
+    if !callers.budget.take(u64::try_from(steps).unwrap_or(u64::MAX)) {
+        return None;
+    }
+    let first = found.len();
+    for (offset, sites) in &*sites {
+        if offset.is_some_and(|offset| !table.stands_behind(offset)) {
+            continue;
+        }
+        let enters = |(key, site): &&(FunctionKey, Rc<CallSite>)| may_enter(callers, *key, site, start, depth);
+        found.extend(sites.iter().filter(enters).cloned());
+    }
+    found.get_mut(first..).unwrap_or_default().sort_by_key(|(key, site)| (*key, site.at));
+    Some(found)
+}
+
+/// The reached calls of a module that compute whom they call, and are no `switch`, by how many bytes behind an address
+/// what they call stands.
+pub(crate) fn computed_sites(callers: &Callers<'_, '_>, module: ModuleId) -> ComputedSites {
+    let mut found = ComputedSites::new();
+    let Some(entry) = callers.program.module(module) else { return found };
+    for key in callers.reached.functions().into_iter().filter(|key| key.0 == module) {
+        let Some(function) = entry.summary.functions().function(key.1) else { continue };
         // The indirect jumps of a function with jump tables are its `switch`es.
         let has_tables = function.references.iter().any(|r| r.kind == ReferenceKind::JumpTable);
         if !function.has_indirect_call && (!function.has_indirect_jump || has_tables) {
             continue;
         }
         for site in callers.computed_calls(key).iter().filter(|site| !site.is_jump || !has_tables) {
-            if may_enter(callers, key, site, &table, depth) {
-                found.push((key, Rc::clone(site)));
-            }
+            let offset = match site.target.single() {
+                Some(Atom::ParameterField(_, offset) | Atom::GlobalField(_, offset)) => Some(offset),
+                _ => site.displacement,
+            };
+            found.entry(offset).or_default().push((key, Rc::clone(site)));
         }
     }
-    Some(found)
+    found
 }
 
 /// Whether code that was not seen may have the address: it is a root, or its name is looked up while the program runs.
@@ -270,24 +303,14 @@ fn table_slots(module: &Module<'_>, references: &References, start: Vaddr) -> Fx
             && !references.is_pointed_into(&object)
             && references.taking(&object).next().is_none()
     };
-    let slots = data.pointers().iter().filter(|p| p.target == PointerTarget::Local(start)).map(|p| p.slot);
-    slots.filter(|&slot| !is_read_by_name(slot)).collect()
+    let here = start..start.checked_add(1).unwrap_or(start);
+    references.pointing_into(&here).filter(|&slot| !is_read_by_name(slot)).collect()
 }
 
-fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, table: &Table<'_>, depth: usize) -> bool {
-    let offset = match site.target.single() {
-        Some(Atom::ParameterField(_, offset) | Atom::GlobalField(_, offset)) => Some(offset),
-        _ => site.displacement,
-    };
-    let stands_there = |offset: i64| {
-        let starts = |slot: &Vaddr| slot.0.checked_add_signed(offset.wrapping_neg()).map(Vaddr);
-        table.slots.iter().filter_map(starts).any(|base| table.references.is_base(base))
-    };
-    if offset.is_some_and(|offset| !stands_there(offset)) {
-        return false;
-    }
+/// Whether a call may enter the function that starts at `start`.
+fn may_enter(callers: &Callers<'_, '_>, caller: FunctionKey, site: &CallSite, start: Vaddr, depth: usize) -> bool {
     let is_callee =
-        |atom: Atom, holder: ModuleId| holder == caller.0 && callers.program.address(holder, atom) == Some(table.start);
+        |atom: Atom, holder: ModuleId| holder == caller.0 && callers.program.address(holder, atom) == Some(start);
     let targets = callers.targets_of(caller, site, depth + 1);
     targets.is_none_or(|targets| targets.iter().any(|&(atom, (holder, _), _)| is_callee(atom, holder)))
 }

@@ -14,6 +14,7 @@ use crate::execution_sites::{self, Executions};
 use crate::explanation::{Explanation, Known, Question};
 use crate::guards::{GuardId, Guards};
 use crate::late_loading::{converter_folder, loads_name_services, named_libraries};
+use crate::limits::Excess;
 use crate::loader::hints;
 use crate::note_warnings;
 use crate::open_sites;
@@ -66,12 +67,16 @@ pub(crate) struct Outcome {
 }
 
 /// Computes what is reached. `is_last` says whether all that this brings is there.
+///
+/// # Errors
+///
+/// The files ask for more work than their size explains.
 pub(crate) fn play(
     program: &Program<'_>,
     roots: &[Root],
     names: &Names,
     is_last: impl FnOnce(&Brings) -> bool,
-) -> Findings {
+) -> Result<Findings, Excess> {
     let guards = Guards::new(program);
     let reached = solve(program, roots, &guards, &Lookups { names, program });
     let callers = Callers::new(program, &reached, &names.symbols);
@@ -98,7 +103,7 @@ pub(crate) fn play(
         assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
         Outcome { calls, executions, assumptions }
     });
-    Findings { brings, outcome }
+    callers.budget.excess().map_or(Ok(Findings { brings, outcome }), Err)
 }
 
 /// Answers a question about a process to which nothing more comes.

@@ -204,7 +204,8 @@ impl<'o> World<'o> {
             comes_more = self.bring(brings);
             matches!(comes_more, Ok(false))
         });
-        let comes_more = comes_more?;
+        let (comes_more, path) = (comes_more?, &self.subject.path);
+        let findings = findings.map_err(|source| Error::Limit { path: path.clone(), source })?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
         let is_sure = || self.files.files().iter().take(mappings.len()).all(LoadedFile::is_as_read);
         if let Some((key, cache)) = key.zip(self.session.cache()).filter(|_| is_sure()) {

@@ -4,7 +4,10 @@
 //!
 //! Over-approximates: nothing. May miss: nothing that [`crate::functions`] and [`crate::data`] found.
 
+use std::cell::OnceCell;
 use std::ops::Range;
+
+use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
@@ -23,6 +26,8 @@ pub struct References {
     calls: Edges,
     /// Pointers in data, by where they point.
     pointed: Vec<(Vaddr, Vaddr)>,
+    /// Every address that code or data takes, once that is asked.
+    bases: OnceCell<FxHashSet<Vaddr>>,
 }
 
 fn edges_in<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> &'e [(Vaddr, FunctionId)] {
@@ -89,8 +94,8 @@ impl References {
     /// Whether code or data takes exactly this address.
     #[must_use]
     pub fn is_base(&self, at: Vaddr) -> bool {
-        let is_taken = self.taking(&(at..at.checked_add(1).unwrap_or(at))).next().is_some();
-        is_taken || self.is_pointed_into(&(at..at.checked_add(1).unwrap_or(at)))
+        let all = || self.addresses.iter().map(|(at, _)| *at).chain(self.pointed.iter().map(|(at, _)| *at)).collect();
+        self.bases.get_or_init(all).contains(&at)
     }
 
     /// Whether data points into `range`.
