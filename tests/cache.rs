@@ -69,6 +69,51 @@ fn a_second_run_gives_the_same() {
     }
 }
 
+/// What is known of the C library serves programs that were never looked at before; what is said of them is the same, to
+/// the last piece of evidence.
+#[test]
+fn libraries_are_known_to_other_programs() {
+    let desk = Desk::new();
+    let summaries = || {
+        let sizes = desk.entries().into_iter().map(|path| std::fs::metadata(path).unwrap().len());
+        sizes.filter(|size| *size > LARGE).count()
+    };
+    for program in ["/bin/true", "/bin/cat", "/usr/bin/sort", "/bin/dash", "/usr/bin/getent"] {
+        let policy = |flags: &[&str], name: &str| {
+            let policy = desk.path(name);
+            desk.patch(&[flags, &["--emit-policy", policy.to_str().unwrap()]].concat(), Path::new(program));
+            read(&policy)
+        };
+        let (known, new) = (policy(&["--cache", &desk.cache()], "known"), policy(&["--no-cache"], "new"));
+        assert!(known == new, "{program}");
+        assert_eq!(summaries(), 1, "the C library, once: {program}");
+    }
+}
+
+/// Fewer bytes are no summary of a C library, and more are nothing else.
+const LARGE: u64 = 150_000;
+
+/// A digest is remembered for a file that did not change for a while, and not for one that did a moment ago: a library
+/// that is written over in place, by the same number of bytes, is another one.
+#[test]
+fn a_library_that_is_written_over_is_another_one() {
+    let desk = Desk::new();
+    let calls = ["getppid", "getpgrp"];
+    let [first, second] = calls.map(|call| {
+        let source = format!("#include <unistd.h>\nvoid work(void) {{ {call}(); }}");
+        read(&desk.scratch.compile(&source, &["-shared", "-fPIC", "-Wl,--build-id=none"], "libwork.so"))
+    });
+    assert_eq!(first.len(), second.len());
+    let source = "void work(void); int main(void) { work(); return 0; }";
+    let program = desk.scratch.compile(source, &["-lwork", "-Wl,-rpath,$ORIGIN"], "program");
+    for library in [&first, &second, &first] {
+        std::fs::write(desk.path("libwork.so"), library).unwrap();
+        desk.assert_same(&[], &program);
+        let patched = desk.scratch.program("patched", &read(&desk.path("output")));
+        assert!(run(&patched, &[]).status.success());
+    }
+}
+
 /// The same name, another file; the same file, another place.
 #[test]
 fn a_changed_library_is_another_one() {

@@ -268,7 +268,8 @@ impl Analysis<'_> {
             })
             .collect();
         let worlds = loaded.iter().filter_map(|(_, _, world)| world.as_ref().ok());
-        self.session.summaries().prepare(worlds.flat_map(World::unknown_files), &self.options.limits);
+        let files = worlds.flat_map(World::unknown_files);
+        self.session.summaries().prepare(files, &self.options.limits, self.session.cache());
         let solved: Vec<_> = loaded
             .into_par_iter()
             .map(|(candidate, filter, world)| (candidate, filter, world.and_then(World::solve)))

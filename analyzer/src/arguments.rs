@@ -3,6 +3,8 @@
 //! Input: one function and the calls in it that matter. Output: a [`CallSite`] for each of them. With it a number or a
 //! name that is a parameter is followed to the callers, level by level (DESIGN section 3, rules 5 to 7).
 
+use std::sync::Arc;
+
 use iced_x86::{FlowControl, Instruction, OpKind, Register};
 
 use crate::address::Vaddr;
@@ -41,6 +43,9 @@ pub struct CallSite {
     /// What the caller's registers and stack hold before the instruction.
     pub state: State,
 }
+
+/// Call sites of one function.
+pub type Sites = Arc<[Arc<CallSite>]>;
 
 impl CallSite {
     /// The callee's n-th integer argument, counted from 0.

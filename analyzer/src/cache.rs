@@ -123,9 +123,18 @@ impl Cache {
 
     /// What was kept.
     pub(crate) fn get<T: DeserializeOwned>(&self, key: Key) -> Option<T> {
+        self.read(key, |contents| ciborium::from_reader(contents).ok())
+    }
+
+    /// What was kept in short.
+    pub(crate) fn get_short<T: DeserializeOwned>(&self, key: Key) -> Option<T> {
+        self.read(key, |contents| postcard::from_bytes(contents).ok())
+    }
+
+    fn read<T>(&self, key: Key, decode: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         let place = self.place(key);
         let bytes = fs::read(&place).ok()?;
-        let found = contents(&bytes).and_then(|contents| ciborium::from_reader(contents).ok());
+        let found = contents(&bytes).and_then(decode);
         if found.is_none() {
             let _ = fs::remove_file(&place);
         } else {
@@ -138,8 +147,19 @@ impl Cache {
     pub(crate) fn put(&self, key: Key, result: &impl Serialize) {
         let mut contents = Vec::new();
         if ciborium::into_writer(result, &mut contents).is_ok() {
-            let _ = self.write(key, &contents);
+            self.keep(key, &contents);
         }
+    }
+
+    /// The same in a form that does not describe itself, for results of millions of parts that are the same type.
+    pub(crate) fn put_short(&self, key: Key, result: &impl Serialize) {
+        if let Ok(contents) = postcard::to_allocvec(result) {
+            self.keep(key, &contents);
+        }
+    }
+
+    fn keep(&self, key: Key, contents: &[u8]) {
+        let _ = self.write(key, contents);
         if key.0.last().is_some_and(|byte| byte % LOOKED_AT_ONE_IN == 0) {
             let _ = self.shrink(LARGEST);
         }

@@ -5,19 +5,19 @@
 //! Over-approximates: nothing. May miss: callers that know a function by its address only; whoever asks must see to
 //! them ([`Reachable::is_address_taken`]).
 
+mod edges;
 mod live_in;
-mod references;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
-use crate::arguments::{CallSite, Callee, call_sites};
+use crate::arguments::{CallSite, Sites};
 use crate::code::Code;
-use crate::data::PointerTarget;
 use crate::functions::StartEvidence;
 use crate::indirect_callers::{self, ComputedSites};
 use crate::instruction::ReferenceKind;
@@ -25,9 +25,10 @@ use crate::limits::Budget;
 use crate::origins::{Origin, Seen, nested};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Reachable};
+use crate::references::References;
 use crate::registers::State;
 use crate::value::Value;
-pub use references::References;
+use edges::{Edges, targets};
 
 /// The reached call graph, from callee to caller.
 #[derive(Debug)]
@@ -38,14 +39,10 @@ pub struct Callers<'a, 'data> {
     pub reached: &'a Reachable<'data>,
     /// Names that code is known to look up while the program runs.
     pub looked_up: &'a BTreeSet<Vec<u8>>,
-    /// (callee, caller), sorted.
-    edges: Vec<(FunctionKey, FunctionKey)>,
+    edges: Edges,
     /// What was computed already: the same functions are asked for again and again.
-    named: RefCell<FxHashMap<FunctionKey, Sites>>,
-    computed: RefCell<FxHashMap<FunctionKey, Sites>>,
     computed_sites: RefCell<FxHashMap<ModuleId, Rc<ComputedSites>>>,
     by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
-    references: RefCell<FxHashMap<ModuleId, Rc<References>>>,
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
     live_in: live_in::LiveIn,
@@ -55,7 +52,7 @@ pub struct Callers<'a, 'data> {
 }
 
 /// Calls with the functions that make them.
-pub type AddressCalls = Rc<[(FunctionKey, Rc<CallSite>)]>;
+pub type AddressCalls = Rc<[(FunctionKey, Arc<CallSite>)]>;
 
 /// A value that is stored: who does it, where, what, and in which state.
 pub type Store = (FunctionKey, Vaddr, Value, State);
@@ -66,45 +63,19 @@ type StoreMemo = FxHashMap<(ModuleId, Vaddr), Rc<[Store]>>;
 /// What may be called at a place, by how deep the question was nested.
 type TargetMemo = FxHashMap<(FunctionKey, Vaddr, usize), Option<Rc<[Origin]>>>;
 
-/// Call sites of one function.
-pub type Sites = Rc<[Rc<CallSite>]>;
-
 impl<'a, 'data> Callers<'a, 'data> {
     /// Collects the calls among the functions that run while the filter is on.
     #[must_use]
     pub fn new(program: &'a Program<'data>, reached: &'a Reachable<'data>, looked_up: &'a BTreeSet<Vec<u8>>) -> Self {
         let size = program.modules().map(|(_, module)| module.image.size()).fold(0, u64::saturating_add);
         let limits = program.modules().next().map(|(_, module)| *module.image.limits()).unwrap_or_default();
-        let mut edges = Vec::new();
-        for caller in reached.functions() {
-            let Some(module) = program.module(caller.0) else { continue };
-            let Some(function) = module.summary.functions().function(caller.1) else { continue };
-            for reference in &function.references {
-                let callee = match reference.kind {
-                    ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable => {
-                        Callee::Direct(reference.target)
-                    }
-                    ReferenceKind::CallThrough => Callee::Through(reference.target),
-                    ReferenceKind::LandingPad
-                    | ReferenceKind::Load(_)
-                    | ReferenceKind::Store
-                    | ReferenceKind::Address => continue,
-                };
-                edges.extend(targets(program, caller.0, callee).into_iter().map(|(callee, _)| (callee, caller)));
-            }
-        }
-        edges.sort_unstable();
-        edges.dedup();
         Self {
             program,
             reached,
             looked_up,
-            edges,
-            named: RefCell::default(),
-            computed: RefCell::default(),
+            edges: Edges::new(program, &reached.functions()),
             computed_sites: RefCell::default(),
             by_address: RefCell::default(),
-            references: RefCell::default(),
             stores: RefCell::default(),
             targets: RefCell::default(),
             live_in: live_in::LiveIn::default(),
@@ -115,21 +86,20 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// The functions that call or jump to `callee` by name.
     pub fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
-        let first = self.edges.partition_point(|(to, _)| *to < callee);
-        self.edges.iter().skip(first).take_while(move |(to, _)| *to == callee).map(|(_, from)| *from)
+        self.edges.callers(callee)
     }
 
     /// The calls in `caller` that enter `callee` at its start; `None` if it may be entered in another way.
     #[must_use]
-    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Option<Vec<Rc<CallSite>>> {
+    pub fn calls(&self, caller: FunctionKey, callee: FunctionKey) -> Option<Vec<Arc<CallSite>>> {
         let mut found = Vec::new();
-        for site in self.sites(&self.named, caller, |c| c != Callee::Computed).iter() {
+        for site in self.named_calls(caller).iter() {
             for (target, is_start) in targets(self.program, caller.0, site.callee) {
                 if target == callee && !is_start {
                     return None;
                 }
                 if target == callee {
-                    found.push(Rc::clone(site));
+                    found.push(Arc::clone(site));
                 }
             }
         }
@@ -143,7 +113,7 @@ impl<'a, 'data> Callers<'a, 'data> {
     /// The calls in `caller` whose target is computed.
     #[must_use]
     pub fn computed_calls(&self, caller: FunctionKey) -> Sites {
-        self.sites(&self.computed, caller, |c| c == Callee::Computed)
+        self.code(caller.0).map(|code| code.computed_calls(caller.1)).unwrap_or_default()
     }
 
     /// The reached calls of a module that compute whom they call ([`indirect_callers::computed_sites`]).
@@ -160,12 +130,12 @@ impl<'a, 'data> Callers<'a, 'data> {
     /// The calls of a function that say whom they call.
     #[must_use]
     pub fn named_calls(&self, caller: FunctionKey) -> Sites {
-        self.sites(&self.named, caller, |callee| callee != Callee::Computed)
+        self.code(caller.0).map(|code| code.named_calls(caller.1)).unwrap_or_default()
     }
 
     /// The call at an address of `caller`.
     #[must_use]
-    pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<Rc<CallSite>> {
+    pub fn call_at(&self, caller: FunctionKey, at: Vaddr) -> Option<Arc<CallSite>> {
         let found = self.named_calls(caller).iter().find(|site| site.at == at).cloned();
         found.or_else(|| self.computed_calls(caller).iter().find(|site| site.at == at).cloned())
     }
@@ -189,10 +159,8 @@ impl<'a, 'data> Callers<'a, 'data> {
 
     /// Who refers to what in a module.
     #[must_use]
-    pub fn references(&self, module: ModuleId) -> Option<Rc<References>> {
-        let found = self.program.module(module)?;
-        let mut memo = self.references.borrow_mut();
-        Some(Rc::clone(memo.entry(module).or_insert_with(|| Rc::new(References::new(found)))))
+    pub fn references(&self, module: ModuleId) -> Option<&'a References> {
+        Some(self.program.module(module)?.summary.references())
     }
 
     /// What is stored in a variable, computed with `find` the first time.
@@ -216,56 +184,5 @@ impl<'a, 'data> Callers<'a, 'data> {
         let found: Option<Rc<[Origin]>> = nested(self, seen, depth).map(Into::into);
         self.targets.borrow_mut().insert(key, found.clone());
         found
-    }
-
-    fn sites(
-        &self,
-        memo: &RefCell<FxHashMap<FunctionKey, Sites>>,
-        caller: FunctionKey,
-        wanted: impl Fn(Callee) -> bool,
-    ) -> Sites {
-        if let Some(known) = memo.borrow().get(&caller) {
-            return Rc::clone(known);
-        }
-        let found: Sites = self
-            .program
-            .module(caller.0)
-            .and_then(|module| {
-                let function = module.summary.functions().function(caller.1)?;
-                let sites = call_sites(&self.code(caller.0)?, function, wanted);
-                Some(sites.into_iter().map(Rc::new).collect())
-            })
-            .unwrap_or_default();
-        memo.borrow_mut().insert(caller, Rc::clone(&found));
-        found
-    }
-}
-
-/// The functions that a call in `module` can enter, and whether at their start.
-fn targets(program: &Program<'_>, module: ModuleId, callee: Callee) -> Vec<(FunctionKey, bool)> {
-    let Some(entry) = program.module(module) else { return Vec::new() };
-    let function = |module: ModuleId, at: Vaddr| {
-        let functions = program.module(module)?.summary.functions();
-        let id = functions.at(at)?;
-        Some(((module, id), functions.function(id)?.start == at))
-    };
-    match callee {
-        Callee::Direct(at) => function(module, at).into_iter().collect(),
-        Callee::Through(slot) => {
-            let mut found = Vec::new();
-            if let Some(target) = entry.summary.data().pointer_at(slot) {
-                match target {
-                    PointerTarget::Local(at) => found.extend(function(module, at)),
-                    PointerTarget::Symbol(index, _) => {
-                        found.extend(
-                            program.bind(module, index).into_iter().filter_map(|d| function(d.module, d.address)),
-                        );
-                    }
-                    PointerTarget::Resolver(_) | PointerTarget::Copy(_) | PointerTarget::TlsDescriptor => {}
-                }
-            }
-            found
-        }
-        Callee::Computed => Vec::new(),
     }
 }

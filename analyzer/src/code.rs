@@ -7,16 +7,16 @@
 //! Over-approximates: a function counts as returning unless no path from its entry to a return was found.
 //! May miss: what [`crate::never_return`] names.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::arguments::{Callee, callee};
+use crate::answers::Answers;
+use crate::arguments::{Callee, Sites, call_sites, callee};
 use crate::cfg::{Cfg, Labels, direct_jump_target};
 use crate::data::{Data, PointerTarget};
 use crate::elf::{GoFunction, Image, LandingPad};
@@ -39,9 +39,6 @@ const LARGEST_SETJMP: u64 = 1024;
 /// A function that stores so many callee-saved registers saves its caller's context.
 const FEWEST_SAVED: u32 = 3;
 
-/// Answers by function and by how deep the question was nested, so that they do not depend on who asked first.
-type Memo<T> = Mutex<HashMap<(FunctionId, usize), T, FxBuildHasher>>;
-
 /// Code of one file.
 #[derive(Debug)]
 pub struct Code<'a, 'data> {
@@ -53,18 +50,6 @@ pub struct Code<'a, 'data> {
     /// Addresses inside function bodies that pointers in data name, sorted: labels of a computed `goto`.
     interior: &'a [Vaddr],
     answers: &'a Answers,
-}
-
-/// What was asked about the code of a file so far; the answers depend on nothing else, so that they can be kept with
-/// it.
-#[derive(Debug, Default)]
-pub struct Answers {
-    returns: Memo<bool>,
-    returns_twice: Memo<bool>,
-    changes: Memo<u16>,
-    jumps: Mutex<FxHashMap<Vaddr, Arc<TableJumps>>>,
-    entries: OnceLock<Vec<Vaddr>>,
-    never_return: OnceLock<FxHashSet<Vaddr>>,
 }
 
 impl<'a, 'data> Code<'a, 'data> {
@@ -108,15 +93,26 @@ impl<'a, 'data> Code<'a, 'data> {
         if !function.has_indirect_jump {
             return Arc::default();
         }
-        let known = self.answers.jumps.lock().ok().and_then(|memo| memo.get(&function.start).cloned());
-        known.unwrap_or_else(|| {
-            let graph = |jumps: &TableJumps| self.graph(function, instructions, jumps, 0);
-            let found = Arc::new(table_jumps::find(&self.memory(), function, instructions, graph));
-            if let Ok(mut memo) = self.answers.jumps.lock() {
-                memo.insert(function.start, Arc::clone(&found));
-            }
-            found
-        })
+        let graph = |jumps: &TableJumps| self.graph(function, instructions, jumps, 0);
+        let find = || Arc::new(table_jumps::find(&self.memory(), function, instructions, graph));
+        self.answers.jumps.get_or(function.start, find)
+    }
+
+    /// The calls of a function that say whom they call.
+    #[must_use]
+    pub fn named_calls(&self, id: FunctionId) -> Sites {
+        self.answers.named_calls.get_or(id, || self.calls(id, |callee| callee != Callee::Computed))
+    }
+
+    /// The calls of a function whose target is computed.
+    #[must_use]
+    pub fn computed_calls(&self, id: FunctionId) -> Sites {
+        self.answers.computed_calls.get_or(id, || self.calls(id, |callee| callee == Callee::Computed))
+    }
+
+    fn calls(&self, id: FunctionId, wanted: impl Fn(Callee) -> bool) -> Sites {
+        let sites = self.functions.function(id).map(|function| call_sites(self, function, wanted));
+        sites.unwrap_or_default().into_iter().map(Arc::new).collect()
     }
 
     fn graph(&self, function: &Function, instructions: &[Instruction], jumps: &TableJumps, depth: usize) -> Cfg {
@@ -205,14 +201,8 @@ impl<'a, 'data> Code<'a, 'data> {
     fn changed_behind(&self, at: Vaddr, depth: usize) -> u16 {
         let function = self.functions.at(at).filter(|_| depth < MAX_CALLEES && self.functions.starts_at(at));
         let Some(id) = function else { return caller_saved() };
-        if let Some(known) = self.answers.changes.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
-            return known;
-        }
-        let changed = self.functions.function(id).map_or_else(caller_saved, |f| self.changed_in(f, depth));
-        if let Ok(mut memo) = self.answers.changes.lock() {
-            memo.insert((id, depth), changed);
-        }
-        changed
+        let changed = || self.functions.function(id).map_or_else(caller_saved, |f| self.changed_in(f, depth));
+        self.answers.changes.get_or((id, depth), changed)
     }
 
     fn changed_in(&self, function: &Function, depth: usize) -> u16 {
@@ -268,14 +258,8 @@ impl<'a, 'data> Code<'a, 'data> {
         if depth >= MAX_DEPTH {
             return true;
         }
-        if let Some(known) = self.answers.returns.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
-            return known;
-        }
-        let answer = self.functions.function(id).is_none_or(|function| self.has_way_out(function, depth + 1));
-        if let Ok(mut memo) = self.answers.returns.lock() {
-            memo.insert((id, depth), answer);
-        }
-        answer
+        let answer = || self.functions.function(id).is_none_or(|function| self.has_way_out(function, depth + 1));
+        self.answers.returns.get_or((id, depth), answer)
     }
 
     fn has_way_out(&self, function: &Function, depth: usize) -> bool {
@@ -352,14 +336,8 @@ impl<'a, 'data> Code<'a, 'data> {
         let Some(id) = self.functions.at(at).filter(|_| depth < MAX_DEPTH && self.functions.starts_at(at)) else {
             return false;
         };
-        if let Some(known) = self.answers.returns_twice.lock().ok().and_then(|memo| memo.get(&(id, depth)).copied()) {
-            return known;
-        }
-        let answer = self.functions.function(id).is_some_and(|function| self.saves_context(function, depth));
-        if let Ok(mut memo) = self.answers.returns_twice.lock() {
-            memo.insert((id, depth), answer);
-        }
-        answer
+        let answer = || self.functions.function(id).is_some_and(|function| self.saves_context(function, depth));
+        self.answers.returns_twice.get_or((id, depth), answer)
     }
 
     /// Whether a function has the name or the form of `setjmp`: it stores callee-saved registers, as they are at its

@@ -16,14 +16,17 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Vaddr;
+use crate::by_address::{ByAddress, Placed};
 use crate::elf::{Image, RelocationTarget, SymbolRelocationKind};
 
 /// Aggregates of 16 bytes and more are aligned to it (psABI 3.1.2 for arrays; GCC and LLVM do so for all).
 const OBJECT_ALIGNMENT: u64 = 16;
 
 /// What a pointer in data points to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PointerTarget {
     /// An address in the same file.
     Local(Vaddr),
@@ -38,7 +41,7 @@ pub enum PointerTarget {
 }
 
 /// A pointer in data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
     /// Where it stands; 8 bytes.
     pub slot: Vaddr,
@@ -48,11 +51,17 @@ pub struct Pointer {
     pub is_linkage: bool,
 }
 
+impl Placed for Pointer {
+    fn at(&self) -> Vaddr {
+        self.slot
+    }
+}
+
 /// The pointers and objects of one file.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
-    pointers: Vec<Pointer>,
-    boundaries: Vec<Vaddr>,
+    pointers: ByAddress<Pointer>,
+    boundaries: ByAddress<Vaddr>,
     /// Where copies of other modules' objects stand, with the symbol's index.
     copies: Vec<(Range<Vaddr>, u32)>,
 }
@@ -144,21 +153,21 @@ impl Data {
             _ => None,
         });
         let copies = copies.collect();
-        Self { pointers, boundaries, copies }
+        Self { pointers: ByAddress::new(pointers), boundaries: ByAddress::new(boundaries), copies }
     }
 
     /// All pointers, sorted by slot.
     #[must_use]
     pub fn pointers(&self) -> &[Pointer] {
-        &self.pointers
+        self.pointers.all()
     }
 
     /// The object that holds `at`.
     #[must_use]
     pub fn object_at(&self, at: Vaddr) -> Range<Vaddr> {
-        let behind = self.boundaries.partition_point(|&b| b <= at);
-        let start = behind.checked_sub(1).and_then(|index| self.boundaries.get(index)).copied().unwrap_or(Vaddr(0));
-        start..self.boundaries.get(behind).copied().unwrap_or(Vaddr(u64::MAX))
+        let boundary = |position: Option<usize>| self.boundaries.all().get(position?).copied();
+        let behind = self.boundaries.count_up_to(at);
+        boundary(behind.checked_sub(1)).unwrap_or(Vaddr(0))..boundary(Some(behind)).unwrap_or(Vaddr(u64::MAX))
     }
 
     /// The symbols of copied objects that stand, in part at least, in a range of addresses.
@@ -170,16 +179,13 @@ impl Data {
     /// What the pointer that stands at `slot` points to; no slot has two.
     #[must_use]
     pub fn pointer_at(&self, slot: Vaddr) -> Option<PointerTarget> {
-        let index = self.pointers.binary_search_by_key(&slot, |p| p.slot).ok()?;
-        self.pointers.get(index).map(|pointer| pointer.target)
+        self.pointers.all().get(self.pointers.position(slot)?).map(|pointer| pointer.target)
     }
 
     /// The pointers in a range of addresses.
     #[must_use]
     pub fn pointers_in(&self, range: &Range<Vaddr>) -> &[Pointer] {
-        let first = self.pointers.partition_point(|p| p.slot < range.start);
-        let behind = self.pointers.partition_point(|p| p.slot < range.end);
-        self.pointers.get(first..behind).unwrap_or(&[])
+        self.pointers.within(range)
     }
 }
 

@@ -17,9 +17,10 @@ use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::address::Vaddr;
+use crate::by_address::ByAddress;
 use crate::elf::{FrameDescription, GoFunction, Image};
 use crate::instruction::{Reference, ReferenceKind, Role, references, role};
 use crate::jump_table::JumpTables;
@@ -32,7 +33,7 @@ use gaps::Gaps;
 pub struct FunctionId(pub u32);
 
 /// How the start of a function is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartEvidence {
     /// A frame description in `.eh_frame`.
     FrameDescription,
@@ -43,7 +44,7 @@ pub enum StartEvidence {
 }
 
 /// One function and what its body says.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Function {
     /// First byte.
     pub start: Vaddr,
@@ -162,13 +163,14 @@ fn decode(image: &Image<'_>, start: Vaddr, end: Vaddr, mut visit: impl FnMut(&In
 }
 
 /// All functions of a file.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(from = "Vec<Function>")]
 pub struct Functions {
     functions: Vec<Function>,
     /// Where each starts: what look-ups go through.
-    starts: Vec<Vaddr>,
+    starts: ByAddress<Vaddr>,
     /// Whose body holds what: where a piece starts, and the function with the highest start among those that hold it.
-    pieces: Vec<(Vaddr, Option<FunctionId>)>,
+    pieces: ByAddress<(Vaddr, Option<FunctionId>)>,
     excess: Option<Excess>,
 }
 
@@ -203,10 +205,8 @@ impl Functions {
         let end = |f: &Function| Reverse(f.extents.first().map(|(_, end)| *end));
         functions.sort_by_key(|f| (f.start, f.evidence == StartEvidence::Reference, end(f)));
         functions.dedup_by_key(|f| f.start);
-        let pieces = pieces(&functions);
-        let starts = functions.iter().map(|f| f.start).collect();
         let excess = bodies.excess().or(pads.excess()).or(paths.excess());
-        let mut found = Self { functions, starts, pieces, excess };
+        let mut found = Self::from(functions);
         let entries =
             Budget::new("entries of jump tables, which several functions share", image.size() / 8, image.limits());
         found.resolve_jump_tables(image, &entries);
@@ -235,17 +235,16 @@ impl Functions {
     /// The function that starts at `at`, else one whose body holds it.
     #[must_use]
     pub fn at(&self, at: Vaddr) -> Option<FunctionId> {
-        if let Ok(index) = self.starts.binary_search(&at) {
+        if let Some(index) = self.starts.position(at) {
             return u32::try_from(index).ok().map(FunctionId);
         }
-        let behind = self.pieces.partition_point(|(start, _)| *start <= at);
-        behind.checked_sub(1).and_then(|index| self.pieces.get(index)).and_then(|(_, id)| *id)
+        self.pieces.last_up_to(at).and_then(|(_, id)| *id)
     }
 
     /// Whether a function starts exactly at `at`.
     #[must_use]
     pub fn starts_at(&self, at: Vaddr) -> bool {
-        self.starts.binary_search(&at).is_ok()
+        self.starts.position(at).is_some()
     }
 
     fn resolve_jump_tables(&mut self, image: &Image<'_>, budget: &Budget) {
@@ -264,6 +263,22 @@ impl Functions {
                 function.references.dedup_by_key(|r| (r.target, r.kind, table(r)));
             }
         }
+    }
+}
+
+/// All that is not said by the functions themselves is computed from them.
+impl Serialize for Functions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.functions.serialize(serializer)
+    }
+}
+
+impl From<Vec<Function>> for Functions {
+    /// `functions` are sorted by their starts, and within every limit.
+    fn from(functions: Vec<Function>) -> Self {
+        let pieces = ByAddress::new(pieces(&functions));
+        let starts = ByAddress::new(functions.iter().map(|f| f.start).collect());
+        Self { functions, starts, pieces, excess: None }
     }
 }
 

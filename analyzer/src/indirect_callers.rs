@@ -14,25 +14,26 @@ pub(crate) mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use iced_x86::Instruction;
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::arguments::{CallSite, Callee};
-use crate::callers::{Callers, References};
+use crate::callers::Callers;
 use crate::data::PointerTarget;
 use crate::functions::{Function, FunctionId};
 use crate::instruction::ReferenceKind;
 use crate::origins::is_exported;
 use crate::program::{Module, ModuleId};
 use crate::reachability::{Cause, FunctionKey, Node};
+use crate::references::References;
 use crate::value::Atom;
 use uses::{Source, Targets};
 
 /// Calls with the functions that make them, by the distance at which they read whom they call, if it is known.
-pub(crate) type ComputedSites = BTreeMap<Option<i64>, Vec<(FunctionKey, Rc<CallSite>)>>;
+pub(crate) type ComputedSites = BTreeMap<Option<i64>, Vec<(FunctionKey, Arc<CallSite>)>>;
 
 /// Where the address of a function stands.
 struct Table<'r> {
@@ -56,7 +57,7 @@ pub fn find(
     callee: FunctionKey,
     depth: usize,
     tables: bool,
-) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
+) -> Option<Vec<(FunctionKey, Arc<CallSite>)>> {
     let module = callers.program.module(callee.0)?;
     let start = module.summary.functions().function(callee.1)?.start;
     if is_known_elsewhere(callers, callee, start) {
@@ -87,7 +88,7 @@ pub fn find(
         if offset.is_some_and(|offset| !table.stands_behind(offset)) {
             continue;
         }
-        let enters = |(key, site): &&(FunctionKey, Rc<CallSite>)| may_enter(callers, *key, site, start, depth);
+        let enters = |(key, site): &&(FunctionKey, Arc<CallSite>)| may_enter(callers, *key, site, start, depth);
         found.extend(sites.iter().filter(enters).cloned());
     }
     found.get_mut(first..).unwrap_or_default().sort_by_key(|(key, site)| (*key, site.at));
@@ -111,7 +112,7 @@ pub(crate) fn computed_sites(callers: &Callers<'_, '_>, module: ModuleId) -> Com
                 Some(Atom::ParameterField(_, offset) | Atom::GlobalField(_, offset)) => Some(offset),
                 _ => site.displacement,
             };
-            found.entry(offset).or_default().push((key, Rc::clone(site)));
+            found.entry(offset).or_default().push((key, Arc::clone(site)));
         }
     }
     found
@@ -141,7 +142,7 @@ fn loaded(
     start: Vaddr,
     tables: &FxHashSet<Vaddr>,
     depth: usize,
-) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
+) -> Option<Vec<(FunctionKey, Arc<CallSite>)>> {
     let names = names(callers, callee.0, start);
     let mut sources = vec![(callee.0, start)];
     for (id, module) in callers.program.modules() {
@@ -180,7 +181,7 @@ fn spread(
     callee: FunctionKey,
     places: Vec<(ModuleId, Vaddr)>,
     depth: usize,
-) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
+) -> Option<Vec<(FunctionKey, Arc<CallSite>)>> {
     let read_by_own = callers.live_in(callee);
     let stack_read_by_own = callers.stack_read(callee, 0);
     let is_narrow = !callers.program.module(callee.0)?.image.is_position_independent();

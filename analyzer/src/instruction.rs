@@ -9,13 +9,14 @@
 //! one. May miss: addresses that code computes from parts, none of which is an address.
 
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
 use crate::cfg::direct_jump_target;
 use crate::elf::Image;
 
 /// How an instruction refers to an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ReferenceKind {
     /// Direct call.
     Call,
@@ -36,7 +37,7 @@ pub enum ReferenceKind {
 }
 
 /// One reference out of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Reference {
     /// Where to.
     pub target: Vaddr,

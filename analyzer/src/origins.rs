@@ -16,7 +16,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::callers::{Callers, References};
+use crate::callers::Callers;
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::dataflow;
@@ -28,6 +28,7 @@ use crate::indirect_callers::{is_empty_table, is_handle, reaching};
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, ModuleId};
 use crate::reachability::{FunctionKey, Node};
+use crate::references::References;
 use crate::registers::State;
 use crate::value::{Atom, Value};
 

@@ -71,25 +71,58 @@ pub struct Definition {
 }
 
 /// All modules of a process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Program<'data> {
     modules: Vec<Module<'data>>,
-    exports: FxHashMap<&'data [u8], Vec<(ModuleId, u32)>>,
+    exports: Exports<'data>,
+}
+
+/// Exported symbols by name: for each name a chain through one list, in scope order.
+#[derive(Debug, Default)]
+struct Exports<'data> {
+    /// The first and the last link of each name.
+    chains: FxHashMap<&'data [u8], (usize, usize)>,
+    links: Vec<Export>,
+}
+
+#[derive(Debug)]
+struct Export {
+    module: ModuleId,
+    symbol: u32,
+    next: Option<usize>,
+}
+
+impl<'data> Exports<'data> {
+    fn add_all(&mut self, module: &Module<'data>, id: ModuleId) {
+        for (symbol, index) in module.image.symbols().iter().zip(0_u32..).filter(|(s, _)| s.is_exported()) {
+            self.add(symbol.name, Export { module: id, symbol: index, next: None });
+        }
+    }
+
+    fn add(&mut self, name: &'data [u8], export: Export) {
+        let new = self.links.len();
+        let (_, last) = self.chains.entry(name).or_insert((new, new));
+        if let Some(last) = self.links.get_mut(*last) {
+            last.next = Some(new);
+        }
+        *last = new;
+        self.links.push(export);
+    }
+
+    fn named(&self, name: &[u8]) -> impl Iterator<Item = (ModuleId, u32)> {
+        let link = |place: Option<usize>| self.links.get(place?);
+        let first = link(self.chains.get(name).map(|(first, _)| *first));
+        std::iter::successors(first, move |export| link(export.next)).map(|export| (export.module, export.symbol))
+    }
 }
 
 impl<'data> Program<'data> {
-    /// Links `modules`, which stand in the order in which ld.so searches them.
-    #[must_use]
-    pub fn new(modules: Vec<Module<'data>>) -> Self {
-        let mut exports: FxHashMap<&'data [u8], Vec<(ModuleId, u32)>> = FxHashMap::default();
-        for (module, id) in modules.iter().zip((0_u32..).map(ModuleId)) {
-            for (symbol, index) in module.image.symbols().iter().zip(0_u32..) {
-                if symbol.is_exported() {
-                    exports.entry(symbol.name).or_default().push((id, index));
-                }
-            }
+    /// Links further modules, which ld.so searches behind those that are there, and in this order.
+    pub fn extend(&mut self, modules: Vec<Module<'data>>) {
+        for (module, id) in modules.iter().zip((0_u32..).map(ModuleId).skip(self.modules.len())) {
+            self.exports.add_all(module, id);
         }
-        Self { modules, exports }
+        self.modules.extend(modules);
     }
 
     /// The modules with their ids, in scope order.
@@ -144,12 +177,8 @@ impl<'data> Program<'data> {
     /// Every definition of `name`, whatever its version, in modules that `in_scope` picks.
     #[must_use]
     pub fn exported(&self, name: &[u8], in_scope: impl Fn(&Module<'data>) -> bool) -> Vec<Definition> {
-        let found = self.exports.get(name).map_or(&[][..], Vec::as_slice);
-        found
-            .iter()
-            .filter(|(id, _)| self.module(*id).is_some_and(&in_scope))
-            .filter_map(|&(id, index)| definition(id, self.symbol(id, index)?.1))
-            .collect()
+        let found = self.exports.named(name).filter(|(id, _)| self.module(*id).is_some_and(&in_scope));
+        found.filter_map(|(id, index)| definition(id, self.symbol(id, index)?.1)).collect()
     }
 
     /// Whether anything binds to the object that a module exports as `name`: another module knows the name, or the
@@ -180,9 +209,8 @@ impl<'data> Program<'data> {
     /// The first module in scope order that has a match, with all its matches; libraries that are loaded later come
     /// last, and there every match of every one counts.
     fn lookup(&self, wanted: &Symbol<'_>, may_be: impl Fn(ModuleId) -> bool, from: ModuleRole) -> Vec<Definition> {
-        let candidates = self.exports.get(wanted.name).map_or(&[][..], Vec::as_slice);
         let mut found: Vec<Definition> = Vec::new();
-        for &(id, index) in candidates.iter().filter(|(id, _)| may_be(*id)) {
+        for (id, index) in self.exports.named(wanted.name).filter(|(id, _)| may_be(*id)) {
             let Some((module, symbol)) = self.symbol(id, index) else { continue };
             let is_later = module.role == ModuleRole::LoadedLater;
             if found.first().is_some_and(|first| first.module != id && (!is_later || self.is_at_start(first.module))) {

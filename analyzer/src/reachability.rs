@@ -18,7 +18,8 @@ use crate::address::Vaddr;
 use crate::functions::FunctionId;
 use crate::guards::GuardId;
 use crate::instruction::ReferenceKind;
-use crate::program::ModuleId;
+use crate::program::{ModuleId, Program};
+use crate::visits::Visits;
 
 /// A function of a program.
 pub type FunctionKey = (ModuleId, FunctionId);
@@ -63,19 +64,10 @@ pub struct Root {
     pub escapes: bool,
 }
 
-/// How and when a function was reached.
-#[derive(Debug)]
-pub(crate) struct Visit {
-    pub(crate) phase: Phase,
-    pub(crate) cause: Cause,
-    /// Whether its address was taken: then callers that are not known as such may exist.
-    pub(crate) address_taken: bool,
-}
-
 /// The outcome.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reachable<'data> {
-    pub(crate) functions: FxHashMap<FunctionKey, Visit>,
+    pub(crate) functions: Visits,
     pub(crate) objects: FxHashMap<(ModuleId, Vaddr), Cause>,
     /// Zero-terminated text that reached code or data points to.
     pub(crate) strings: FxHashMap<&'data [u8], Vec<ModuleId>>,
@@ -86,16 +78,27 @@ pub struct Reachable<'data> {
 }
 
 impl<'data> Reachable<'data> {
+    /// Nothing yet.
+    pub(crate) fn nothing(program: &Program<'_>) -> Self {
+        Self {
+            functions: Visits::new(program),
+            objects: FxHashMap::default(),
+            strings: FxHashMap::default(),
+            closed: BTreeSet::new(),
+            open: FxHashSet::default(),
+        }
+    }
+
     /// When a function runs; `None` if it does not.
     #[must_use]
     pub fn phase(&self, key: FunctionKey) -> Option<Phase> {
-        self.functions.get(&key).map(|visit| visit.phase)
+        self.functions.get(key).map(|visit| visit.phase)
     }
 
     /// Whether a function's address was taken by something that is reached.
     #[must_use]
     pub fn is_address_taken(&self, key: FunctionKey) -> bool {
-        self.functions.get(&key).is_some_and(|visit| visit.address_taken)
+        self.functions.get(key).is_some_and(|visit| visit.address_taken)
     }
 
     /// The functions that run while the filter is on, in stable order.
@@ -127,7 +130,7 @@ impl<'data> Reachable<'data> {
     #[must_use]
     pub fn cause(&self, node: Node) -> Option<Cause> {
         match node {
-            Node::Function(key) => self.functions.get(&key).map(|visit| visit.cause),
+            Node::Function(key) => self.functions.get(key).map(|visit| visit.cause),
             Node::Object(module, start) => self.objects.get(&(module, start)).copied(),
         }
     }

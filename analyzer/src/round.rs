@@ -42,7 +42,7 @@ pub(crate) struct Findings {
 }
 
 /// What reached code loads and looks up.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Brings {
     /// Libraries that texts or constant arguments name.
     pub(crate) libraries: BTreeSet<String>,
@@ -66,7 +66,8 @@ pub(crate) struct Outcome {
     pub(crate) assumptions: BTreeSet<Assumption>,
 }
 
-/// Computes what is reached. `is_last` says whether all that this brings is there.
+/// Computes what is reached. `brings_more` says whether anything of what this brings is not there yet: then all of it is
+/// computed again with that, and the rest of this round is left out.
 ///
 /// # Errors
 ///
@@ -75,27 +76,32 @@ pub(crate) fn play(
     program: &Program<'_>,
     roots: &[Root],
     names: &Names,
-    is_last: impl FnOnce(&Brings) -> bool,
+    mut brings_more: impl FnMut(&Brings) -> bool,
 ) -> Result<Findings, Excess> {
     let guards = Guards::new(program);
     let reached = solve(program, roots, &guards, &Lookups { names, program });
-    let callers = Callers::new(program, &reached, &names.symbols);
-    let open = open_sites::find(program, &reached, &callers);
-    let mut symbols = open.symbols;
-    symbols
-        .retain(|name| program.exported(name, |_| true).iter().any(|found| !is_open_root(program, &reached, *found)));
-    let mut libraries = named_libraries(&reached);
-    libraries.extend(open.libraries);
-    let loads_unknown = open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad);
-    let brings = Brings {
-        libraries,
-        symbols,
-        open_lookups: open.modules_with_open_lookups,
-        hints: if loads_unknown { hints(texts(&reached)) } else { BTreeSet::new() },
+    // Texts are known without a look at the arguments of calls.
+    let mut brings = Brings {
+        libraries: named_libraries(&reached),
         name_services: loads_name_services(&reached),
         converters: converter_folder(&reached),
+        ..Brings::default()
     };
-    let outcome = is_last(&brings).then(|| {
+    if brings_more(&brings) {
+        return Ok(Findings { brings, outcome: None });
+    }
+    let callers = Callers::new(program, &reached, &names.symbols);
+    let open = open_sites::find(program, &reached, &callers);
+    brings.symbols = open.symbols;
+    brings
+        .symbols
+        .retain(|name| program.exported(name, |_| true).iter().any(|found| !is_open_root(program, &reached, *found)));
+    brings.libraries.extend(open.libraries);
+    brings.open_lookups = open.modules_with_open_lookups;
+    if open.assumptions.iter().any(|assumption| assumption.kind == AssumptionKind::OpenLoad) {
+        brings.hints = hints(texts(&reached));
+    }
+    let outcome = (!brings_more(&brings)).then(|| {
         let calls = evidence::calls(program, &reached, &callers, &guards);
         let executions = execution_sites::find(&callers, &calls.executions);
         let mut assumptions = open.assumptions;
@@ -119,7 +125,7 @@ pub(crate) fn explain(program: &Program<'_>, roots: &[Root], names: &Names, ques
 /// Whether a function runs in any case, and with any arguments: that its name is looked up changes nothing.
 fn is_open_root(program: &Program<'_>, reached: &Reachable<'_>, found: Definition) -> bool {
     let function = program.module(found.module).and_then(|module| module.summary.functions().at(found.address));
-    let visit = function.and_then(|function| reached.functions.get(&(found.module, function)));
+    let visit = function.and_then(|function| reached.functions.get((found.module, function)));
     visit.is_some_and(|visit| {
         visit.phase == Phase::After && visit.address_taken && matches!(visit.cause, Cause::Root(_))
     })

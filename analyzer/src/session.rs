@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::analysis::{self, Options};
@@ -13,8 +12,9 @@ use crate::cache::{Cache, Key};
 use crate::converters::{self, Converters, Stamp};
 use crate::error::Error;
 use crate::explanation::{Explanation, Question};
-use crate::loader::{Contents, LoadedFile, Seen};
-use crate::policy::{FileIdentity, Policy};
+use crate::identities::Identities;
+use crate::loader::{LoadedFile, Seen};
+use crate::policy::Policy;
 use crate::summaries::Summaries;
 
 /// What a session remembers between analyses: of files of so many bytes together. A summary takes about five times the
@@ -25,8 +25,7 @@ const REMEMBERED: u64 = 128 << 20;
 #[derive(Debug, Default)]
 pub struct Session {
     summaries: Summaries,
-    /// Of files, by their bytes; the paths are those by which they were seen first.
-    identities: Mutex<FxHashMap<Contents, FileIdentity>>,
+    identities: Identities,
     /// Of folders.
     converters: Mutex<FxHashMap<PathBuf, Arc<Converters>>>,
     seen: Seen,
@@ -102,18 +101,6 @@ impl Session {
 
     /// Sees to it that the files know their identities.
     pub(crate) fn identify(&self, files: &[LoadedFile]) {
-        files.par_iter().for_each(|file| {
-            file.identity_by(|| {
-                let known = || self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(identity) = known().get(&file.contents()) {
-                    return FileIdentity { path: file.path().to_owned(), ..identity.clone() };
-                }
-                let new = crate::loader::identity(file.path(), file.data());
-                if file.contents().are_in_a_file() {
-                    known().insert(file.contents(), new.clone());
-                }
-                new
-            });
-        });
+        self.identities.identify(files, self.cache());
     }
 }

@@ -20,7 +20,8 @@ use crate::elf::SymbolKind;
 use crate::guards::{GuardId, Guards};
 use crate::instruction::ReferenceKind;
 use crate::program::{Definition, Module, ModuleId, Program};
-use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root, Visit};
+use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root};
+use crate::visits::Visit;
 
 /// Longer text is no file or symbol name.
 const LONGEST_NAME: usize = 255;
@@ -63,7 +64,7 @@ pub(crate) fn solve_without<'data>(
         program,
         guards,
         surroundings,
-        reached: Reachable::default(),
+        reached: Reachable::nothing(program),
         work: VecDeque::new(),
         open: FxHashSet::default(),
         held: Vec::new(),
@@ -408,7 +409,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         self.open_guards(key, caller);
         let taken = if arrival.address_taken { ADDRESS_TAKEN } else { 0 };
         self.settle(key, if arrival.phase == Phase::After { AFTER | taken } else { taken });
-        match self.reached.functions.get_mut(&key) {
+        match self.reached.functions.get_mut(key) {
             Some(visit) => {
                 visit.address_taken |= arrival.address_taken;
                 if visit.phase >= arrival.phase {

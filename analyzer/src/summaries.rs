@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::cache::{Cache, Key};
 use crate::elf::Image;
-use crate::limits::Limits;
+use crate::limits::{LimitName, Limits};
 use crate::loader::{Contents, LoadedFile};
 use crate::summary::ModuleSummary;
 
@@ -38,24 +39,30 @@ impl Summaries {
     /// Nobody waits for another one who computes the same: rayon runs other tasks on a thread that waits, which might
     /// ask for the same summary. [`Self::prepare`] computes each one once beforehand.
     #[must_use]
-    pub(crate) fn of(&self, contents: Contents, image: &Image<'_>) -> Arc<ModuleSummary> {
+    pub(crate) fn of(&self, file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> Arc<ModuleSummary> {
+        let contents = file.contents();
         if let Some(known) = self.get(contents) {
             return known;
         }
-        let summary = Arc::new(ModuleSummary::new(image));
+        let summary = Arc::new(make(file, image, cache));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let used = known.clock;
         Arc::clone(&known.summaries.entry(contents).or_insert(Entry { summary, used }).summary)
     }
 
     /// Summarises those files that are not known yet, each once. One that is damaged is left to whoever loads it.
-    pub(crate) fn prepare<'f>(&self, files: impl Iterator<Item = &'f LoadedFile>, limits: &Limits) {
+    pub(crate) fn prepare<'f>(
+        &self,
+        files: impl Iterator<Item = &'f LoadedFile>,
+        limits: &Limits,
+        cache: Option<&Cache>,
+    ) {
         let files: FxHashMap<Contents, &LoadedFile> = files.map(|file| (file.contents(), file)).collect();
         let mut new: Vec<_> = files.into_iter().filter(|(contents, _)| self.get(*contents).is_none()).collect();
         new.sort_unstable_by_key(|(contents, _)| *contents);
-        new.into_par_iter().for_each(|(contents, file)| {
+        new.into_par_iter().for_each(|(_, file)| {
             if let Ok(image) = Image::parse(file.data()).map(|image| image.limited(*limits)) {
-                let _ = self.of(contents, &image);
+                let _ = self.of(file, &image, cache);
             }
         });
     }
@@ -85,4 +92,23 @@ impl Summaries {
             Arc::clone(&entry.summary)
         })
     }
+}
+
+/// Takes what an earlier run has found in a library, or finds it.
+///
+/// Of programs nothing is kept: hardly two have one in common, and what a process of theirs can do is kept as a whole
+/// ([`crate::round`]).
+fn make(file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> ModuleSummary {
+    let cache = cache.filter(|_| file.is_interpreter() || file.loaded_by().is_some());
+    let key = || Key::new(&("summary", &file.identity().sha256, image.limits().get(LimitName::Work)));
+    let Some((cache, key)) = cache.and_then(|cache| Some((cache, key()?))) else { return ModuleSummary::new(image) };
+    if let Some(known) = cache.get_short::<ModuleSummary>(key) {
+        return known.recalled(image);
+    }
+    let new = ModuleSummary::new(image);
+    // What changed since its digest was computed may have been looked at in part.
+    if new.excess().is_none() && file.is_as_read() {
+        cache.put_short(key, &new);
+    }
+    new
 }

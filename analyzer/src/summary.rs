@@ -8,9 +8,11 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
-use crate::code::{Answers, Code};
+use crate::answers::Answers;
+use crate::code::Code;
 use crate::data::{Data, PointerTarget};
 use crate::dataflow;
 use crate::elf::Image;
@@ -19,11 +21,12 @@ use crate::instruction::{ReferenceKind, Role, role};
 use crate::limits::Excess;
 use crate::loader_state::LoaderState;
 use crate::notes::{Notes, Problem};
+use crate::references::References;
 use crate::registers::{SYSCALL_ARGUMENTS, State};
 use crate::value::Value;
 
 /// An instruction that enters the kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SyscallSite {
     /// The instruction.
     pub at: Vaddr,
@@ -33,17 +36,26 @@ pub struct SyscallSite {
     pub arguments: [Value; 6],
 }
 
-/// One file, ready to be linked.
-#[derive(Debug)]
+/// One file, ready to be linked. What is kept of it for other runs is what takes long to find.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ModuleSummary {
     functions: Functions,
     data: Data,
     sites: FxHashMap<FunctionId, Vec<SyscallSite>>,
     interior: Vec<Vaddr>,
+    /// Whether there is a table of Go's functions, for which all of a file has to be looked through.
+    is_go: bool,
+    #[serde(skip)]
     answers: Answers,
+    #[serde(skip)]
     loader_state: OnceLock<LoaderState>,
+    #[serde(skip)]
+    references: OnceLock<References>,
+    #[serde(skip)]
     notes: Notes,
+    #[serde(skip)]
     notes_problem: Option<Problem>,
+    #[serde(skip)]
     excess: Option<Excess>,
 }
 
@@ -59,10 +71,7 @@ impl ModuleSummary {
                 _ => None,
             })
             .collect();
-        let (notes, notes_problem) = match Notes::read(image.data()) {
-            Ok(notes) => (notes, None),
-            Err(problem) => (Notes::default(), Some(problem)),
-        };
+        let (notes, notes_problem) = read_notes(image);
         let noted = notes.functions.iter().map(|note| note.address);
         let functions = Functions::discover(image, &targets.iter().copied().chain(noted).collect::<Vec<_>>());
         let excess = functions.excess().or(image.go_methods().excess);
@@ -85,7 +94,29 @@ impl ModuleSummary {
                 (id, found)
             });
         let sites = sites.collect();
-        Self { functions, data, sites, interior, answers, loader_state: OnceLock::new(), notes, notes_problem, excess }
+        Self {
+            functions,
+            data,
+            sites,
+            interior,
+            is_go: image.go_table().is_some(),
+            answers,
+            loader_state: OnceLock::new(),
+            references: OnceLock::new(),
+            notes,
+            notes_problem,
+            excess,
+        }
+    }
+
+    /// The summary that an earlier run has made of the same file, complete again.
+    #[must_use]
+    pub(crate) fn recalled(self, image: &Image<'_>) -> Self {
+        if !self.is_go {
+            image.has_no_go_table();
+        }
+        let (notes, notes_problem) = read_notes(image);
+        Self { notes, notes_problem, ..self }
     }
 
     /// The limit that the file goes beyond: not all of it is known then.
@@ -122,6 +153,12 @@ impl ModuleSummary {
         self.loader_state.get_or_init(|| new)
     }
 
+    /// Who refers to what in it.
+    #[must_use]
+    pub fn references(&self) -> &References {
+        self.references.get_or_init(|| References::new(&self.functions, &self.data))
+    }
+
     /// What its compiler wrote down.
     #[must_use]
     pub const fn notes(&self) -> &Notes {
@@ -138,6 +175,13 @@ impl ModuleSummary {
     #[must_use]
     pub fn code<'a, 'data>(&'a self, image: &'a Image<'data>) -> Code<'a, 'data> {
         Code::new(image, &self.functions, &self.data, &self.interior, &self.answers)
+    }
+}
+
+fn read_notes(image: &Image<'_>) -> (Notes, Option<Problem>) {
+    match Notes::read(image.data()) {
+        Ok(notes) => (notes, None),
+        Err(problem) => (Notes::default(), Some(problem)),
     }
 }
 

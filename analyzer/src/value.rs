@@ -7,13 +7,15 @@
 //! Over-approximates: correlation between registers is lost at a join. May miss: nothing; what is not modelled is
 //! `Top`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Vaddr;
 
 /// Larger sets become `Top`; the largest real one that was met (a `switch` over clock operations) has fewer than 20.
 pub const MAX_ATOMS: usize = 32;
 
 /// One value that is known exactly or by its origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Atom {
     /// A number.
     Constant(u64),
@@ -39,7 +41,7 @@ pub enum Atom {
 }
 
 /// A set of [`Atom`]s, or anything.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Value {
     /// No path gets here.
     #[default]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -29,7 +29,6 @@ use crate::reachability::{Phase, Root};
 use crate::round::{self, Brings, Findings, Names, Outcome};
 use crate::session::Session;
 use crate::startup::{self, Start};
-use crate::summary::ModuleSummary;
 
 /// Whose process it is.
 #[derive(Clone, Debug)]
@@ -75,9 +74,35 @@ pub(crate) struct World<'o> {
     subject: Subject,
     root: PathBuf,
     files: LoadedSet,
-    /// By file.
-    summaries: Vec<Arc<ModuleSummary>>,
     brought: Brought,
+}
+
+/// The bytes of files, round by round: what is there stays where it is when more comes.
+#[derive(Debug, Default)]
+struct Shelf {
+    mappings: Vec<Mapping>,
+    next: OnceLock<Box<Shelf>>,
+}
+
+impl Shelf {
+    fn followed_by(&self, mappings: Vec<Mapping>) -> &Self {
+        self.next.get_or_init(|| Box::new(Self { mappings, next: OnceLock::new() }))
+    }
+}
+
+/// Files that are linked; those of later rounds join them.
+struct Linked<'m> {
+    program: Program<'m>,
+    /// By module.
+    order: Vec<FileIndex>,
+    last: &'m Shelf,
+}
+
+impl<'m> Linked<'m> {
+    /// None yet.
+    fn nothing(shelf: &'m Shelf) -> Self {
+        Self { program: Program::default(), order: Vec::new(), last: shelf }
+    }
 }
 
 /// Everything that the findings of a round depend on.
@@ -107,8 +132,8 @@ impl<'o> World<'o> {
         let load =
             LoadOptions { root: root.clone(), libraries: options.libraries.clone(), original, limits: options.limits };
         let files = load_closure(&subject.path, &load)?;
-        let (summaries, brought) = (Vec::new(), Brought::default());
-        let mut world = Self { options, session, subject, root, files, summaries, brought };
+        let brought = Brought::default();
+        let mut world = Self { options, session, subject, root, files, brought };
         if world.subject.is_loader {
             world.load_c_library();
         }
@@ -139,17 +164,19 @@ impl<'o> World<'o> {
     /// The same program once more, with the filter from its start: whatever came by name comes again.
     pub(crate) fn again(part: &Part, subject: Subject, options: &'o Options, session: &'o Session) -> Self {
         let (files, brought) = (part.files.clone(), part.brought.clone());
-        Self { options, session, subject, root: options.root().to_owned(), files, summaries: Vec::new(), brought }
+        Self { options, session, subject, root: options.root().to_owned(), files, brought }
     }
 
     /// Computes what the process can do.
     pub(crate) fn solve(mut self) -> Result<Part, Error> {
+        let shelf = Shelf::default();
+        let mut linked = Linked::nothing(&shelf);
         loop {
             self.in_time()?;
             let key = self.key();
             let (findings, comes_more) = match self.recall(key)? {
                 Some(known) => known,
-                None => self.compute(key)?,
+                None => self.compute(key, &mut linked)?,
             };
             if let Some(Outcome { calls, executions, mut assumptions }) = findings.outcome.filter(|_| !comes_more) {
                 assumptions.extend(self.brought.assumptions.iter().cloned());
@@ -193,21 +220,19 @@ impl<'o> World<'o> {
     }
 
     /// Plays this round; says the same.
-    fn compute(&mut self, key: Option<Key>) -> Result<(Findings, bool), Error> {
-        let mappings = self.mappings();
-        let images = self.images(&mappings)?;
-        let (linked, order) = self.link(images);
-        let roots = self.roots(&linked, &order);
+    fn compute(&mut self, key: Option<Key>, linked: &mut Linked<'_>) -> Result<(Findings, bool), Error> {
+        self.link(linked)?;
+        let roots = self.roots(linked);
         let names = self.brought.names.clone();
-        let mut comes_more = Ok(true);
-        let findings = round::play(&linked, &roots, &names, |brings| {
+        let mut comes_more = Ok(false);
+        let findings = round::play(&linked.program, &roots, &names, |brings| {
             comes_more = self.bring(brings);
-            matches!(comes_more, Ok(false))
+            !matches!(comes_more, Ok(false))
         });
         let (comes_more, path) = (comes_more?, &self.subject.path);
         let findings = findings.map_err(|source| Error::Limit { path: path.clone(), source })?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
-        let is_sure = || self.files.files().iter().take(mappings.len()).all(LoadedFile::is_as_read);
+        let is_sure = || linked.order.iter().filter_map(|index| self.files.file(*index)).all(LoadedFile::is_as_read);
         if let Some((key, cache)) = key.zip(self.session.cache()).filter(|_| is_sure()) {
             cache.put(key, &findings);
         }
@@ -241,12 +266,11 @@ impl<'o> World<'o> {
     }
 
     /// Answers a question about a process whose rounds are over.
-    pub(crate) fn explain(mut self, question: &Question) -> Result<Explanation, Error> {
-        let mappings = self.mappings();
-        let images = self.images(&mappings)?;
-        let (linked, order) = self.link(images);
-        let roots = self.roots(&linked, &order);
-        Ok(round::explain(&linked, &roots, &self.brought.names, question))
+    pub(crate) fn explain(&self, question: &Question) -> Result<Explanation, Error> {
+        let shelf = Shelf::default();
+        let mut linked = Linked::nothing(&shelf);
+        self.link(&mut linked)?;
+        Ok(round::explain(&linked.program, &self.roots(&linked), &self.brought.names, question))
     }
 
     /// What glibc's loader calls in the C library at start (`elf/dl-call-libc-early-init.c`). A system without one has
@@ -271,55 +295,37 @@ impl<'o> World<'o> {
         Ok(names)
     }
 
-    /// The bytes of all files; a copy keeps them mapped.
-    fn mappings(&self) -> Vec<Mapping> {
-        self.files.files().iter().map(|file| file.data().clone()).collect()
+    /// Links the files that are new: in the loader's scope order, those that come later last.
+    fn link(&self, linked: &mut Linked<'_>) -> Result<(), Error> {
+        let order = self.scope_order();
+        let new = order.iter().skip(linked.order.len());
+        let files: Vec<(FileIndex, &LoadedFile)> = new.filter_map(|&i| Some((i, self.files.file(i)?))).collect();
+        // A copy keeps the bytes mapped.
+        linked.last = linked.last.followed_by(files.iter().map(|(_, file)| file.data().clone()).collect());
+        let work = files.par_iter().zip(&linked.last.mappings);
+        let modules: Result<Vec<Module<'_>>, Error> =
+            work.map(|(&(index, file), data)| self.module(index, file, data)).collect();
+        linked.program.extend(modules?);
+        linked.order = order;
+        self.in_time()
     }
 
-    /// Parses every file, and analyses those that are new.
-    fn images<'m>(&mut self, mappings: &'m [Mapping]) -> Result<Vec<Image<'m>>, Error> {
-        let parsed: Result<Vec<Image<'m>>, Error> = mappings
-            .par_iter()
-            .zip(self.files.files())
-            .map(|(data, file)| {
-                let image =
-                    Image::parse(data).map_err(|source| Error::Image { path: file.path().to_owned(), source })?;
-                Ok(image.limited(self.options.limits))
-            })
-            .collect();
-        let images = parsed?;
-        let files = images.iter().zip(self.files.files()).skip(self.summaries.len());
-        let new: Vec<_> = files.collect();
-        let mut found: Vec<Arc<ModuleSummary>> =
-            new.par_iter().map(|(image, file)| self.session.summaries().of(file.contents(), image)).collect();
-        for ((_, file), summary) in new.iter().zip(&found) {
-            if let Some(source) = Arc::as_ref(summary).excess() {
-                return Err(Error::Limit { path: file.path().to_owned(), source });
-            }
+    /// Parses a file, and analyses it if it is new.
+    fn module<'m>(&self, index: FileIndex, file: &LoadedFile, data: &'m Mapping) -> Result<Module<'m>, Error> {
+        let path = file.path().to_owned();
+        let wrong = |source| Error::Image { path: path.clone(), source };
+        let image = Image::parse(data).map_err(wrong)?.limited(self.options.limits);
+        let summary = self.session.summaries().of(file, &image, self.session.cache());
+        match summary.excess() {
+            Some(source) => Err(Error::Limit { path, source }),
+            None => Ok(Module { role: self.role(index, file), path, image, summary }),
         }
-        self.summaries.append(&mut found);
-        self.in_time()?;
-        Ok(images)
     }
 
     /// Whether there is time left.
     fn in_time(&self) -> Result<(), Error> {
         let limit = |source| Error::Limit { path: self.subject.path.clone(), source };
         self.options.clock.as_ref().map_or(Ok(()), Clock::check).map_err(limit)
-    }
-
-    /// Links the files in the loader's scope order, those that come later last.
-    fn link<'m>(&self, images: Vec<Image<'m>>) -> (Program<'m>, Vec<FileIndex>) {
-        let order = self.scope_order();
-        let mut images: Vec<Option<Image<'m>>> = images.into_iter().map(Some).collect();
-        let modules = order.iter().filter_map(|&index| {
-            let file = self.files.file(index)?;
-            let role = self.role(index, file);
-            let image = images.get_mut(index.0)?.take()?;
-            let summary = Arc::clone(self.summaries.get(index.0)?);
-            Some(Module { path: file.path().to_owned(), role, image, summary })
-        });
-        (Program::new(modules.collect()), order)
     }
 
     fn role(&self, index: FileIndex, file: &LoadedFile) -> ModuleRole {
@@ -346,7 +352,8 @@ impl<'o> World<'o> {
     }
 
     /// Where execution starts, with the exports of libraries that are looked up without a known name.
-    fn roots(&self, program: &Program<'_>, order: &[FileIndex]) -> Vec<Root> {
+    fn roots(&self, linked: &Linked<'_>) -> Vec<Root> {
+        let Linked { program, order, .. } = linked;
         let mut roots = startup::roots(program, self.subject.start);
         for (id, module) in program.modules() {
             let index = usize::try_from(id.0).ok().and_then(|position| order.get(position));

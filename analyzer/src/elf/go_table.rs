@@ -116,28 +116,47 @@ impl<'data> GoTable<'data> {
 /// Longer names are not read.
 const LONGEST_NAME: usize = 4096;
 
+/// How many words are looked at at once.
+const RUN: usize = 512;
+
+/// The upper half of what every table begins with ([`layout`]).
+const HEAD: u64 = 0x0801_0000;
+
+fn words_of(start: Vaddr, words: &[[u8; 8]]) -> impl Iterator<Item = (Vaddr, u64)> {
+    (start.0..).step_by(8).map(Vaddr).zip(words.iter().map(|word| u64::from_le_bytes(*word)))
+}
+
 struct Finder<'f, 'data> {
     space: &'f AddressSpace<'data>,
     relocations: &'f [Relocation],
 }
 
 impl<'data> Finder<'_, 'data> {
-    /// Words of the file by address. Where read-only data stands in one LOAD with the code (`-z noseparate-code`, gold),
-    /// so does the table.
-    fn words(&self) -> impl Iterator<Item = (Vaddr, u64)> + '_ {
+    /// Words of the file, in runs of which each begins at an address. Where read-only data stands in one LOAD with the code
+    /// (`-z noseparate-code`, gold), so does the table.
+    fn runs(&self) -> impl Iterator<Item = (Vaddr, &'data [[u8; 8]])> + '_ {
         self.space.segments().iter().flat_map(|segment| {
             let padding = segment.p_vaddr.0.wrapping_neg() % 8;
             let start = segment.p_vaddr.0.saturating_add(padding);
             let bytes = self.space.bytes(segment.p_vaddr, segment.p_filesz).unwrap_or(&[]);
             let aligned = usize::try_from(padding).ok().and_then(|padding| bytes.get(padding..)).unwrap_or(&[]);
             let (words, _) = aligned.as_chunks::<8>();
-            (start..).step_by(8).map(Vaddr).zip(words.iter().map(|word| u64::from_le_bytes(*word)))
+            (start..).step_by(8 * RUN).map(Vaddr).zip(words.chunks(RUN))
         })
     }
 
-    /// Places that begin like a table.
+    fn words(&self) -> impl Iterator<Item = (Vaddr, u64)> + '_ {
+        self.runs().flat_map(|(start, words)| words_of(start, words))
+    }
+
+    /// Places that begin like a table. Nearly every run of a file has none, which is seen without looking at its words one
+    /// by one.
     fn candidates(&self) -> Vec<(Vaddr, Layout)> {
-        self.words().filter_map(|(at, word)| Some((at, layout(word)?))).collect()
+        let is_head = |word: &[u8; 8]| u64::from_le_bytes(*word) >> 32 == HEAD;
+        let runs = self.runs().filter(|(_, words)| words.iter().fold(false, |found, word| found | is_head(word)));
+        runs.flat_map(|(start, words)| words_of(start, words))
+            .filter_map(|(at, word)| Some((at, layout(word)?)))
+            .collect()
     }
 
     /// Places that point to one of them.

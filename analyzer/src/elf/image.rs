@@ -296,6 +296,11 @@ impl<'data> Image<'data> {
         self.go_table.get_or_init(|| GoTable::find(&self.outline.space, &self.relocations)).as_ref()
     }
 
+    /// Says that there is none, where that is known of the same bytes: nobody has to look through all of them.
+    pub(crate) fn has_no_go_table(&self) {
+        let _ = self.go_table.set(None);
+    }
+
     /// The methods that Go's type descriptions name.
     #[must_use]
     pub fn go_methods(&self) -> &GoMethods {

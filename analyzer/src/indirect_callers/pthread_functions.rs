@@ -8,17 +8,18 @@
 //! Over-approximates: whoever reads a slot of the copy may make each of its computed calls through it. May miss: a C
 //! library that hands the copy on, which glibc's does not.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::arguments::CallSite;
-use crate::callers::{Callers, References};
+use crate::callers::Callers;
 use crate::instruction::ReferenceKind;
 use crate::open_sites::functions_named;
 use crate::program::ModuleId;
 use crate::reachability::FunctionKey;
+use crate::references::References;
 use crate::value::{Atom, Value};
 
 /// The function that gets the table.
@@ -29,7 +30,7 @@ pub(super) fn find(
     callers: &Callers<'_, '_>,
     id: ModuleId,
     slots: &FxHashSet<Vaddr>,
-) -> Option<Vec<(FunctionKey, Rc<CallSite>)>> {
+) -> Option<Vec<(FunctionKey, Arc<CallSite>)>> {
     let references = callers.references(id)?;
     let mut found = Vec::new();
     // Somebody reads the copy, if not among what is reached: who finds nobody has not seen it.
@@ -44,7 +45,7 @@ pub(super) fn find(
             let readers: Vec<FunctionKey> = readers.loading(variable).map(|function| (keeper.0, function)).collect();
             is_copied |= !readers.is_empty();
             for reader in readers.into_iter().filter(|key| callers.reached.phase(*key).is_some()) {
-                found.extend(callers.computed_calls(reader).iter().map(|site| (reader, Rc::clone(site))));
+                found.extend(callers.computed_calls(reader).iter().map(|site| (reader, Arc::clone(site))));
             }
         }
     }

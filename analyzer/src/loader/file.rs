@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::error::LoadError;
@@ -39,7 +41,7 @@ pub struct LoadedFile {
 }
 
 /// Device and inode: the same file under two names is loaded once, as by ld.so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct FileId {
     device: u64,
     inode: u64,
@@ -47,7 +49,7 @@ pub struct FileId {
 
 /// What tells the bytes of a file from all others that were read: the file, and when it was changed last, which nobody
 /// can set (`st_ctime`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Contents {
     id: FileId,
     /// Seconds and nanoseconds; `None` for bytes that do not stand in the file.
@@ -66,6 +68,13 @@ impl Contents {
     #[must_use]
     pub const fn are_in_a_file(self) -> bool {
         self.changed.is_some()
+    }
+
+    /// Whether they were the same at some time before.
+    #[must_use]
+    pub fn changed_before(self, time: SystemTime) -> bool {
+        let since = time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+        self.changed.zip(since).is_some_and(|((seconds, _), since)| seconds < since)
     }
 
     /// Bytes.

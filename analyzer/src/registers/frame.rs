@@ -7,7 +7,7 @@
 //! fills afterwards and takes the address of separately, without handing that one out. May miss: a write to such an
 //! array through an address below it that a callee kept, which needs both to be parts of one object.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::value::{Atom, Value};
 
@@ -102,7 +102,7 @@ fn end_of(offset: i64, bytes: usize) -> i64 {
 
 /// What is known about the frame; copies share it until one of them is changed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(super) struct Frame(Rc<Places>);
+pub(super) struct Frame(Arc<Places>);
 
 impl Frame {
     /// `bytes` at `offset`.
@@ -125,7 +125,7 @@ impl Frame {
         if self.0.is_overlapped(offset, end) {
             self.lose(|slot| slot.offset != offset && slot.overlaps(offset, end));
         }
-        let places = Rc::make_mut(&mut self.0);
+        let places = Arc::make_mut(&mut self.0);
         let (slot, unknown) = (places.slot(offset), places.unknown.binary_search(&offset));
         if value == Value::Top && is_own(offset) {
             if let Ok(index) = slot {
@@ -175,7 +175,7 @@ impl Frame {
         if !self.0.slots.iter().any(|slot| slot.value != Value::Top && is_lost(slot)) {
             return;
         }
-        let places = Rc::make_mut(&mut self.0);
+        let places = Arc::make_mut(&mut self.0);
         let mut lost = Vec::new();
         places.slots.retain_mut(|slot| {
             let is_lost = is_lost(slot);
@@ -194,7 +194,7 @@ impl Frame {
     /// The function takes the address of `offset`, for its own use.
     pub(super) fn take(&mut self, offset: i64) {
         if let Err(index) = self.0.taken.binary_search(&offset) {
-            Rc::make_mut(&mut self.0).taken.insert(index, offset);
+            Arc::make_mut(&mut self.0).taken.insert(index, offset);
         }
     }
 
@@ -210,7 +210,7 @@ impl Frame {
         if escaped == self.0.escaped && self.0.slots.iter().skip(above).all(|slot| !slot.is_fresh) {
             return false;
         }
-        let places = Rc::make_mut(&mut self.0);
+        let places = Arc::make_mut(&mut self.0);
         places.escaped = escaped;
         places.slots.iter_mut().skip(above).for_each(|slot| slot.is_fresh = false);
         true
@@ -262,7 +262,7 @@ impl Frame {
         }
         let changed = new != *mine;
         if changed {
-            self.0 = Rc::new(new);
+            self.0 = Arc::new(new);
         }
         changed
     }

@@ -4,16 +4,15 @@
 //!
 //! Over-approximates: nothing. May miss: nothing that [`crate::functions`] and [`crate::data`] found.
 
-use std::cell::OnceCell;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
-use crate::data::PointerTarget;
-use crate::functions::FunctionId;
+use crate::data::{Data, PointerTarget};
+use crate::functions::{FunctionId, Functions};
 use crate::instruction::ReferenceKind;
-use crate::program::Module;
 
 /// Target and function, sorted.
 type Edges = Vec<(Vaddr, FunctionId)>;
@@ -27,7 +26,7 @@ pub struct References {
     /// Pointers in data, by where they point.
     pointed: Vec<(Vaddr, Vaddr)>,
     /// Every address that code or data takes, once that is asked.
-    bases: OnceCell<FxHashSet<Vaddr>>,
+    bases: OnceLock<FxHashSet<Vaddr>>,
 }
 
 fn edges_in<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> &'e [(Vaddr, FunctionId)] {
@@ -43,9 +42,9 @@ fn within<'e>(edges: &'e Edges, range: &Range<Vaddr>) -> impl Iterator<Item = Fu
 impl References {
     /// Collects them.
     #[must_use]
-    pub fn new(module: &Module<'_>) -> Self {
+    pub fn new(functions: &Functions, data: &Data) -> Self {
         let mut found = Self::default();
-        for (id, function) in (0_u32..).map(FunctionId).zip(module.summary.functions().all()) {
+        for (id, function) in (0_u32..).map(FunctionId).zip(functions.all()) {
             for reference in &function.references {
                 match reference.kind {
                     ReferenceKind::Load(_) | ReferenceKind::Store => found.accesses.push((reference.target, id)),
@@ -55,7 +54,7 @@ impl References {
                 }
             }
         }
-        let pointers = module.summary.data().pointers().iter();
+        let pointers = data.pointers().iter();
         found.pointed.extend(pointers.filter_map(|p| match p.target {
             PointerTarget::Local(at) => Some((at, p.slot)),
             _ => None,
