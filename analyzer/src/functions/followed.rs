@@ -3,18 +3,24 @@
 //! Input: an [`Image`], its [`Gaps`], the functions that are known, pointers in data. Output: one [`Function`] for each
 //! start that something refers to.
 //!
+//! Starts are followed in batches, all of one at the same time. What jumps lead to is a part of the function, unless another
+//! one is known to start there; a function that has swallowed a start which was found later is followed once more.
+//!
 //! Over-approximates: whatever data or code names in a gap is taken for a start, be it by its distance. May miss: code
 //! that nothing names, and functions that tail calls enter by a table of distances.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use iced_x86::{Code, Instruction, Mnemonic, Register};
+use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::gaps::Gaps;
 use super::switch_table::SwitchTable;
 use super::{Function, StartEvidence, decode, stops};
 use crate::address::Vaddr;
+use crate::by_address::ByAddress;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
 use crate::limits::Budget;
@@ -32,8 +38,7 @@ pub(super) struct Followed<'a, 'data> {
     image: &'a Image<'data>,
     gaps: &'a Gaps,
     budget: &'a Budget,
-    work: BTreeSet<Vaddr>,
-    done: BTreeMap<Vaddr, Function>,
+    starts: FxHashSet<Vaddr>,
     /// Behind a call to one of these another function begins.
     never_return: FxHashSet<Vaddr>,
 }
@@ -53,32 +58,43 @@ impl<'a, 'data> Followed<'a, 'data> {
         let taken = described.iter().flat_map(|function| taken_by(function, image));
         let likely = symbols.chain(taken).chain(pointers.iter().copied());
         let all = certain.chain(likely.filter(|&at| image.is_in_code_section(at)));
-        let work = all.filter(|&at| gaps.end_of(at).is_some()).collect();
-        Self { image, gaps, budget, work, done: BTreeMap::new(), never_return: never_return::starts(image) }
+        let starts = all.filter(|&at| gaps.end_of(at).is_some()).collect();
+        Self { image, gaps, budget, starts, never_return: never_return::starts(image) }
     }
 
     pub(super) fn run(mut self) -> Vec<Function> {
-        while let Some(start) = self.work.pop_first() {
-            if self.done.contains_key(&start) {
-                continue;
-            }
-            if self.budget.excess().is_some() {
-                break;
-            }
-            let function = self.follow(start);
-            let likely = taken_by(&function, self.image).filter(|&at| self.image.is_in_code_section(at));
-            let new = referenced_code(std::iter::once(&function)).chain(likely);
-            self.work.extend(new.filter(|at| self.gaps.end_of(*at).is_some() && !self.done.contains_key(at)));
-            self.done.insert(start, function);
+        let mut work: Vec<Vaddr> = self.starts.iter().copied().collect();
+        work.sort_unstable();
+        let mut found: Vec<Function> = Vec::new();
+        while !work.is_empty() && self.budget.excess().is_none() {
+            let mut new: Vec<Function> = work.par_iter().map(|start| self.follow(*start)).collect();
+            work = new.par_iter().flat_map_iter(|function| self.named_by(function)).collect();
+            work.par_sort_unstable();
+            work.dedup();
+            self.starts.extend(&work);
+            found.append(&mut new);
         }
-        self.done.into_values().collect()
+        let mut starts: Vec<Vaddr> = self.starts.iter().copied().collect();
+        starts.sort_unstable();
+        let starts = ByAddress::new(starts);
+        let has_other = |range: &Range<Vaddr>, own| starts.within(range).iter().any(|start| *start != own);
+        let has_others = |f: &Function| f.extents.iter().any(|&(start, end)| has_other(&(start..end), f.start));
+        found.par_iter_mut().filter(|f| has_others(f)).for_each(|f| *f = self.follow(f.start));
+        found
+    }
+
+    /// Starts in the gaps that nothing has named so far.
+    fn named_by<'f>(&'f self, function: &'f Function) -> impl Iterator<Item = Vaddr> + use<'f, 'a, 'data> {
+        let likely = taken_by(function, self.image).filter(|&at| self.image.is_in_code_section(at));
+        let named = referenced_code(std::iter::once(function)).chain(likely);
+        named.filter(|at| !self.starts.contains(at) && self.gaps.end_of(*at).is_some())
     }
 
     /// Decodes every path from `start` that stays in the gaps.
     fn follow(&self, start: Vaddr) -> Function {
         let mut function = Function::new(start, StartEvidence::Reference, !self.image.is_position_independent());
         let mut seen: FxHashSet<u64> = FxHashSet::default();
-        let mut instructions: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut instructions: Vec<(u64, u64)> = Vec::new();
         let mut paths = vec![start];
         // System calls that end a thread, where the number is set right before: nothing comes behind them.
         let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
@@ -98,13 +114,15 @@ impl<'a, 'data> Followed<'a, 'data> {
             let mut ends_thread = false;
             let mut behind = end;
             let mut table = SwitchTable::default();
+            let mut steps = 0_u64;
             let undecodable = decode(self.image, path, end, |instruction| {
-                let is_new = self.budget.take(1) && seen.insert(instruction.ip());
+                steps = steps.saturating_add(1);
+                let is_new = seen.insert(instruction.ip());
                 if !is_new || instruction.code() == Code::INVALID {
                     falls_through = false;
                     return false;
                 }
-                instructions.insert(instruction.ip(), instruction.next_ip());
+                instructions.push((instruction.ip(), instruction.next_ip()));
                 function.note(instruction, self.image);
                 table.see(instruction);
                 if role(instruction) == Role::IndirectJump {
@@ -112,7 +130,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                 }
                 if let Some(target) = crate::cfg::direct_jump_target(instruction)
                     && self.gaps.end_of(target).is_some()
-                    && !self.is_start(target)
+                    && !self.starts.contains(&target)
                 {
                     paths.push(target);
                 }
@@ -128,12 +146,15 @@ impl<'a, 'data> Followed<'a, 'data> {
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);
+            if !self.budget.take(steps) {
+                break;
+            }
             if falls_through {
                 fallen.insert(behind);
                 paths.push(behind);
             }
         }
-        function.extents = merge(&instructions);
+        function.extents = merge(instructions);
         function.finish();
         function
     }
@@ -154,11 +175,6 @@ impl<'a, 'data> Followed<'a, 'data> {
             first.mnemonic() == Mnemonic::Endbr64
         });
         traps || self.never_return.contains(&at)
-    }
-
-    /// Whether another function is known to start there.
-    fn is_start(&self, at: Vaddr) -> bool {
-        self.done.contains_key(&at) || self.work.contains(&at)
     }
 }
 
@@ -199,9 +215,10 @@ fn distances<'i>(image: &'i Image<'_>, table: Vaddr) -> impl Iterator<Item = Vad
 }
 
 /// Joins instructions that touch into ranges.
-fn merge(instructions: &BTreeMap<u64, u64>) -> Vec<(Vaddr, Vaddr)> {
+fn merge(mut instructions: Vec<(u64, u64)>) -> Vec<(Vaddr, Vaddr)> {
+    instructions.sort_unstable();
     let mut ranges: Vec<(Vaddr, Vaddr)> = Vec::new();
-    for (&start, &end) in instructions {
+    for (start, end) in instructions {
         match ranges.last_mut() {
             Some((_, last)) if last.0 >= start => last.0 = last.0.max(end),
             _ => ranges.push((Vaddr(start), Vaddr(end))),
