@@ -165,8 +165,26 @@ impl Data {
     /// The object that holds `at`.
     #[must_use]
     pub fn object_at(&self, at: Vaddr) -> Range<Vaddr> {
+        self.object(self.object_number(at))
+    }
+
+    /// The number of the object that holds `at`, at most [`Self::object_count`].
+    #[must_use]
+    pub(crate) fn object_number(&self, at: Vaddr) -> u32 {
+        u32::try_from(self.boundaries.count_up_to(at)).unwrap_or(u32::MAX)
+    }
+
+    /// How many boundaries there are between objects.
+    #[must_use]
+    pub(crate) fn object_count(&self) -> usize {
+        self.boundaries.all().len()
+    }
+
+    /// Where the object with a number stands.
+    #[must_use]
+    pub(crate) fn object(&self, number: u32) -> Range<Vaddr> {
         let boundary = |position: Option<usize>| self.boundaries.all().get(position?).copied();
-        let behind = self.boundaries.count_up_to(at);
+        let behind = usize::try_from(number).unwrap_or(usize::MAX);
         boundary(behind.checked_sub(1)).unwrap_or(Vaddr(0))..boundary(Some(behind)).unwrap_or(Vaddr(u64::MAX))
     }
 
@@ -180,6 +198,12 @@ impl Data {
     #[must_use]
     pub fn pointer_at(&self, slot: Vaddr) -> Option<PointerTarget> {
         self.pointers.all().get(self.pointers.position(slot)?).map(|pointer| pointer.target)
+    }
+
+    /// The pointers in a range of addresses, with their numbers among all.
+    pub(crate) fn numbered_pointers_in(&self, range: &Range<Vaddr>) -> impl Iterator<Item = (&Pointer, u32)> {
+        let first = u32::try_from(self.pointers.count_before(range.start)).unwrap_or(u32::MAX);
+        self.pointers.within(range).iter().zip(first..)
     }
 
     /// The pointers in a range of addresses.

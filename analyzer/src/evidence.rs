@@ -94,16 +94,13 @@ pub fn calls(program: &Program<'_>, reached: &Reachable<'_>, callers: &Callers<'
 
 /// The functions from a root to `function`, by their first edges.
 fn steps(program: &Program<'_>, reached: &Reachable<'_>, function: FunctionKey) -> Vec<CodeLocation> {
-    path(reached, Node::Function(function))
-        .into_iter()
-        .map(|(node, _)| match node {
-            Node::Function((module, id)) => {
-                let start = program.module(module).and_then(|m| m.summary.functions().function(id)).map(|f| f.start);
-                location(program, module, start.unwrap_or_default())
-            }
-            Node::Object(module, at) => location(program, module, at),
-        })
-        .collect()
+    path(reached, Node::Function(function)).into_iter().map(|(node, _)| place(program, node)).collect()
+}
+
+/// Where a node begins, as the policy names it.
+pub(crate) fn place(program: &Program<'_>, node: Node) -> CodeLocation {
+    let (Node::Function((module, _)) | Node::Object(module, _)) = node;
+    location(program, module, program.start_of(node).unwrap_or_default())
 }
 
 /// A place as the policy names it.

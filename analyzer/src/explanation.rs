@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::address::Vaddr;
 use crate::data::PointerTarget;
-use crate::evidence::{Calls, location};
+use crate::evidence::{Calls, location, place};
 use crate::functions::FunctionId;
 use crate::guards::Guards;
 use crate::instruction::ReferenceKind;
@@ -217,22 +217,17 @@ impl<S: Surroundings> Known<'_, '_, S> {
         let mut before: Option<(Node, ReferenceKind)> = None;
         let mut steps = Vec::new();
         for (node, via) in nodes {
-            steps.push(Step { at: self.place(node), by: before.map(|(from, kind)| step_kind(from, kind, node)) });
+            steps.push(Step {
+                at: place(self.program, node),
+                by: before.map(|(from, kind)| step_kind(from, kind, node)),
+            });
             before = via.map(|(_, kind)| (node, kind));
         }
         (root, steps)
     }
 
-    fn place(&self, node: Node) -> CodeLocation {
-        match node {
-            Node::Function(key) => location(self.program, key.0, self.start(key)),
-            Node::Object(module, at) => location(self.program, module, at),
-        }
-    }
-
-    fn start(&self, (module, function): FunctionKey) -> Vaddr {
-        let functions = self.program.module(module).map(|module| module.summary.functions());
-        functions.and_then(|functions| functions.function(function)).map(|f| f.start).unwrap_or_default()
+    fn start(&self, key: FunctionKey) -> Vaddr {
+        self.program.start_of(Node::Function(key)).unwrap_or_default()
     }
 
     /// What is known of the arguments of a `syscall` instruction.

@@ -160,7 +160,7 @@ fn loaded(
             if !is_callee {
                 continue;
             }
-            let object = module.summary.data().object_at(pointer.slot).start;
+            let object = module.summary.data().object_number(pointer.slot);
             let is_table = !pointer.is_linkage && matches!(pointer.target, PointerTarget::Symbol(..));
             if is_table && callers.reached.cause(Node::Object(id, object)).is_some() {
                 return None;

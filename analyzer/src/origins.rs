@@ -277,7 +277,7 @@ impl Search<'_, '_, '_> {
         let data = module.summary.data();
         let points = |target| matches!(target, PointerTarget::Local(at) if range.contains(&at));
         let mut pointers = data.pointers().iter().filter(|p| points(p.target) && !p.is_linkage);
-        pointers.any(|p| self.callers.reached.cause(Node::Object(id, data.object_at(p.slot).start)).is_some())
+        pointers.any(|p| self.callers.reached.cause(Node::Object(id, data.object_number(p.slot))).is_some())
     }
 
     /// Adds what the file or the loader puts into the variable at `slot`; false if that is not known.

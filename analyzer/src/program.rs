@@ -18,6 +18,7 @@ use crate::address::Vaddr;
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
+use crate::reachability::Node;
 use crate::summary::ModuleSummary;
 use crate::value::Atom;
 
@@ -134,6 +135,14 @@ impl<'data> Program<'data> {
     #[must_use]
     pub fn module(&self, id: ModuleId) -> Option<&Module<'data>> {
         usize::try_from(id.0).ok().and_then(|index| self.modules.get(index))
+    }
+
+    /// Where a function or an object begins.
+    pub(crate) fn start_of(&self, node: Node) -> Option<Vaddr> {
+        match node {
+            Node::Function((module, id)) => Some(self.module(module)?.summary.functions().function(id)?.start),
+            Node::Object(module, number) => Some(self.module(module)?.summary.data().object(number).start),
+        }
     }
 
     /// The address that a value in code of a module is; in a position-dependent file that is a plain number.

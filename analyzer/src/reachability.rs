@@ -18,8 +18,8 @@ use crate::address::Vaddr;
 use crate::functions::FunctionId;
 use crate::guards::GuardId;
 use crate::instruction::ReferenceKind;
+use crate::node_table::NodeTable;
 use crate::program::{ModuleId, Program};
-use crate::visits::Visits;
 
 /// A function of a program.
 pub type FunctionKey = (ModuleId, FunctionId);
@@ -38,8 +38,8 @@ pub enum Phase {
 pub enum Node {
     /// A function.
     Function(FunctionKey),
-    /// A data object, by its first address.
-    Object(ModuleId, Vaddr),
+    /// A data object, by its number.
+    Object(ModuleId, u32),
 }
 
 /// How a node was reached first.
@@ -64,11 +64,21 @@ pub struct Root {
     pub escapes: bool,
 }
 
+/// How and when a function was reached.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) phase: Phase,
+    pub(crate) cause: Cause,
+    /// Whether its address was taken: then callers that are not known as such may exist.
+    pub(crate) address_taken: bool,
+}
+
 /// The outcome.
 #[derive(Debug)]
 pub struct Reachable<'data> {
-    pub(crate) functions: Visits,
-    pub(crate) objects: FxHashMap<(ModuleId, Vaddr), Cause>,
+    pub(crate) functions: NodeTable<Visit>,
+    /// Data objects, by their numbers and as the edge that reached them.
+    pub(crate) objects: NodeTable<Cause>,
     /// Zero-terminated text that reached code or data points to.
     pub(crate) strings: FxHashMap<&'data [u8], Vec<ModuleId>>,
     /// Guards that kept something out.
@@ -81,8 +91,9 @@ impl<'data> Reachable<'data> {
     /// Nothing yet.
     pub(crate) fn nothing(program: &Program<'_>) -> Self {
         Self {
-            functions: Visits::new(program),
-            objects: FxHashMap::default(),
+            functions: NodeTable::new(program.modules().map(|(_, module)| module.summary.functions().all().len())),
+            // The last object lies behind the last boundary.
+            objects: NodeTable::new(program.modules().map(|(_, m)| m.summary.data().object_count().saturating_add(1))),
             strings: FxHashMap::default(),
             closed: BTreeSet::new(),
             open: FxHashSet::default(),
@@ -92,20 +103,20 @@ impl<'data> Reachable<'data> {
     /// When a function runs; `None` if it does not.
     #[must_use]
     pub fn phase(&self, key: FunctionKey) -> Option<Phase> {
-        self.functions.get(key).map(|visit| visit.phase)
+        self.functions.get(key.0, key.1.0).map(|visit| visit.phase)
     }
 
     /// Whether a function's address was taken by something that is reached.
     #[must_use]
     pub fn is_address_taken(&self, key: FunctionKey) -> bool {
-        self.functions.get(key).is_some_and(|visit| visit.address_taken)
+        self.functions.get(key.0, key.1.0).is_some_and(|visit| visit.address_taken)
     }
 
     /// The functions that run while the filter is on, in stable order.
     #[must_use]
     pub fn functions(&self) -> Vec<FunctionKey> {
-        let mut keys: Vec<_> =
-            self.functions.iter().filter(|(_, v)| v.phase == Phase::After).map(|(k, _)| *k).collect();
+        let while_filtered = self.functions.iter().filter(|(.., visit)| visit.phase == Phase::After);
+        let mut keys: Vec<_> = while_filtered.map(|(module, number, _)| (*module, FunctionId(*number))).collect();
         keys.sort_unstable();
         keys
     }
@@ -130,8 +141,8 @@ impl<'data> Reachable<'data> {
     #[must_use]
     pub fn cause(&self, node: Node) -> Option<Cause> {
         match node {
-            Node::Function(key) => self.functions.get(key).map(|visit| visit.cause),
-            Node::Object(module, start) => self.objects.get(&(module, start)).copied(),
+            Node::Function((module, function)) => self.functions.get(module, function.0).map(|visit| visit.cause),
+            Node::Object(module, number) => self.objects.get(module, number).copied(),
         }
     }
 }

@@ -125,7 +125,7 @@ pub(crate) fn explain(program: &Program<'_>, roots: &[Root], names: &Names, ques
 /// Whether a function runs in any case, and with any arguments: that its name is looked up changes nothing.
 fn is_open_root(program: &Program<'_>, reached: &Reachable<'_>, found: Definition) -> bool {
     let function = program.module(found.module).and_then(|module| module.summary.functions().at(found.address));
-    let visit = function.and_then(|function| reached.functions.get((found.module, function)));
+    let visit = function.and_then(|function| reached.functions.get(found.module, function.0));
     visit.is_some_and(|visit| {
         visit.phase == Phase::After && visit.address_taken && matches!(visit.cause, Cause::Root(_))
     })

@@ -3,30 +3,25 @@
 //! Input: a [`Program`], its [`Root`]s and its [`Surroundings`]. Output: [`Reachable`]. Each node is expanded once, or
 //! twice if it is first reached in the earlier phase.
 //!
-//! Over-approximates: where the start of an array is uncertain (an index that does not begin at zero makes code refer
-//! to addresses before it), the object behind a short gap counts too. May miss: arrays of which code knows the end
-//! only.
+//! Over-approximates, and may miss: what [`crate::graph`] names.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
 use crate::call_types::{CallTypes, Opened, Place};
-use crate::data::PointerTarget;
+use crate::data::{Pointer, PointerTarget};
 use crate::elf::SymbolKind;
+use crate::graph::{Edge, Graph, Stands, To, is_name, name_at};
 use crate::guards::{GuardId, Guards};
 use crate::instruction::ReferenceKind;
 use crate::program::{Definition, Module, ModuleId, Program};
-use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root};
-use crate::visits::Visit;
+use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root, Visit};
 
-/// Longer text is no file or symbol name.
-const LONGEST_NAME: usize = 255;
-/// An address so close before an object may be meant as the object, less an index.
-const LARGEST_BIAS: u64 = 64;
 /// Objects larger than this are not searched for names that nothing points to.
 const LARGEST_NAME_TABLE: u64 = 64 * 1024;
 
@@ -60,11 +55,16 @@ pub(crate) fn solve_without<'data>(
     without: Option<FunctionKey>,
 ) -> Reachable<'data> {
     let types = CallTypes::new(program);
+    let modules: Vec<_> = program.modules().collect();
+    modules.par_iter().for_each(|(_, module)| {
+        module.summary.graph(&module.image);
+    });
     let mut solver = Solver {
         program,
         guards,
         surroundings,
         reached: Reachable::nothing(program),
+        graphs: program.modules().map(|(_, module)| module.summary.graph(&module.image)).collect(),
         work: VecDeque::new(),
         open: FxHashSet::default(),
         held: Vec::new(),
@@ -72,9 +72,11 @@ pub(crate) fn solve_without<'data>(
         types,
         waiting: Vec::new(),
         settled: program.modules().map(|(_, module)| vec![0; module.summary.functions().all().len()]).collect(),
+        seen_names: Vec::new(),
         seen: FxHashSet::default(),
         bound: FxHashMap::default(),
     };
+    solver.seen_names = solver.graphs.iter().map(|graph| vec![false; graph.names().len()]).collect();
     for (id, function) in guards.functions() {
         solver.settle((id, function), GUARDED);
     }
@@ -98,7 +100,7 @@ pub(crate) fn solve_without<'data>(
     while let Some(node) = solver.work.pop_front() {
         match node {
             Node::Function(key) => solver.expand_function(key),
-            Node::Object(module, start) => solver.expand_object(module, start),
+            Node::Object(module, number) => solver.expand_object(module, number),
         }
     }
     solver.reached.open = solver.open;
@@ -123,10 +125,30 @@ struct Way {
     place: Place,
 }
 
+impl Way {
+    /// Who has the address may call it whenever it likes.
+    const fn to_address(self) -> Arrival {
+        Arrival { phase: Phase::After, cause: self.cause, address_taken: true, waits: Some(self.place) }
+    }
+}
+
+/// Where an edge begins.
+#[derive(Clone, Copy)]
+struct Step {
+    node: Node,
+    /// The first address of the node.
+    start: Vaddr,
+    /// Where an address stands that stands in the node itself.
+    here: Place,
+    phase: Phase,
+}
+
 struct Solver<'p, 'data, S> {
     program: &'p Program<'data>,
     guards: &'p Guards,
     surroundings: &'p S,
+    /// By module.
+    graphs: Vec<&'p Graph>,
     reached: Reachable<'data>,
     work: VecDeque<Node>,
     /// Guards that something reached has opened.
@@ -140,7 +162,9 @@ struct Solver<'p, 'data, S> {
     waiting: Vec<(FunctionKey, Place, Arrival)>,
     /// What is known of each function, by module: most edges lead to one that no edge changes any more.
     settled: Vec<Vec<u8>>,
-    /// Addresses of data that were looked at.
+    /// Names that were looked at, by module and number.
+    seen_names: Vec<Vec<bool>>,
+    /// Addresses of data that symbols and roots have led to.
     seen: FxHashSet<(ModuleId, Vaddr)>,
     /// What symbols bind to.
     bound: FxHashMap<(ModuleId, u32), Rc<[Definition]>>,
@@ -158,111 +182,103 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         self.program.module(id)
     }
 
+    fn graph(&self, id: ModuleId) -> Option<&'p Graph> {
+        usize::try_from(id.0).ok().and_then(|index| self.graphs.get(index)).copied()
+    }
+
     fn expand_function(&mut self, key: FunctionKey) {
-        let (id, function) = key;
-        let Some(module) = self.module(id) else { return };
-        let Some(function) = module.summary.functions().function(function) else { return };
+        let node = Node::Function(key);
+        let Some((graph, start)) = self.graph(key.0).zip(self.program.start_of(node)) else { return };
         let Some(phase) = self.reached.phase(key) else { return };
         self.open_types(key);
-        for reference in &function.references {
-            let at = function.start.checked_add(u64::from(reference.from)).unwrap_or(function.start);
-            let cause = Cause::Edge(Node::Function(key), at, reference.kind);
-            let target = reference.target;
-            match reference.kind {
-                ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad => {
-                    self.reach_code(id, target, Arrival { phase, cause, address_taken: false, waits: None });
+        for edge in graph.of_function(key.1) {
+            self.go(Step { node, start, here: Place::Code(key), phase }, edge);
+        }
+    }
+
+    fn expand_object(&mut self, id: ModuleId, number: u32) {
+        let (Some(module), Some(graph)) = (self.module(id), self.graph(id)) else { return };
+        let range = module.summary.data().object(number);
+        let node = Node::Object(id, number);
+        for edge in graph.of_object(number) {
+            self.go(Step { node, start: range.start, here: Place::Elsewhere, phase: Phase::After }, edge);
+        }
+        if self.surroundings.looks_up_anything(id) {
+            self.reach_names_inside(module, node, &range);
+        }
+    }
+
+    /// Goes along one edge.
+    fn go(&mut self, step: Step, edge: &Edge) {
+        let (Node::Function((id, _)) | Node::Object(id, _)) = step.node;
+        let at = step.start.checked_add(u64::from(edge.from)).unwrap_or(step.start);
+        let cause = Cause::Edge(step.node, at, edge.kind);
+        let slot = |number: u32| self.pointer(id, number).map_or(Place::Elsewhere, |p| Place::Slot(id, p.slot));
+        let place = match edge.stands {
+            Stands::Here => step.here,
+            Stands::Elsewhere => Place::Elsewhere,
+            // Only types ask for it.
+            Stands::Pointer(number) if self.types.is_some() => slot(number),
+            Stands::Pointer(_) => Place::Elsewhere,
+        };
+        let way = Way { cause, place };
+        let called = Arrival { phase: step.phase, cause, address_taken: false, waits: None };
+        match edge.to {
+            To::Entered(function) => self.reach_function((id, function), called),
+            To::Taken(function) => self.reach_function((id, function), way.to_address()),
+            To::Resolver(function) => self.reach_function((id, function), Arrival { phase: Phase::After, ..called }),
+            To::Object(number) => self.reach_object(id, number, cause),
+            To::Name(number) => self.reach_name(id, number, cause),
+            To::Symbol(number) => self.reach_symbol(id, number, way),
+            To::Imported(number) => self.reach_imported(id, number, called),
+            To::Copy(symbol) => {
+                for found in self.program.bind_copy(id, symbol) {
+                    self.reach_definition(found, way);
                 }
-                ReferenceKind::CallThrough => self.reach_through(id, target, phase, cause),
-                ReferenceKind::Store => {}
-                ReferenceKind::Load(bytes) => {
-                    self.reach_loaded(id, target, bytes, Way { cause, place: Place::Code(key) })
-                }
-                // A label inside the function itself (a jump table in the text, a computed goto) is no new function.
-                ReferenceKind::Address if function.contains(target) && target != function.start => {}
-                ReferenceKind::Address => {
-                    let way = Way { cause, place: Place::Code(key) };
-                    self.reach_address(id, target, way);
-                    self.reach_array(module, id, target, way);
+            }
+            To::TlsDescriptor => {
+                for found in self.program.exported(b"__tls_get_addr", |_| true) {
+                    self.reach_definition(found, Way { place: Place::Elsewhere, ..way });
                 }
             }
         }
     }
 
-    fn expand_object(&mut self, id: ModuleId, start: Vaddr) {
-        let Some(module) = self.module(id) else { return };
-        let data = module.summary.data();
-        let range = data.object_at(start);
-        let node = Node::Object(id, start);
-        for pointer in data.pointers_in(&range).iter().filter(|p| !p.is_linkage) {
-            let cause = Cause::Edge(node, pointer.slot, ReferenceKind::Address);
-            self.reach_pointer(id, pointer.target, Way { cause, place: Place::Slot(id, pointer.slot) });
+    fn pointer(&self, id: ModuleId, number: u32) -> Option<&'p Pointer> {
+        self.module(id)?.summary.data().pointers().get(usize::try_from(number).ok()?)
+    }
+
+    /// What a pointer to a symbol points to.
+    fn reach_symbol(&mut self, id: ModuleId, pointer: u32, way: Way) {
+        let target = self.pointer(id, pointer).map(|pointer| pointer.target);
+        let Some(PointerTarget::Symbol(index, addend)) = target else { return };
+        for &found in self.bind(id, index).iter() {
+            let at = found.address.0.checked_add_signed(addend).map_or(found.address, Vaddr);
+            self.reach_definition(Definition { address: at, ..found }, way);
         }
-        self.reach_copies(id, &range, Cause::Edge(node, start, ReferenceKind::Address));
-        if self.surroundings.looks_up_anything(id) {
-            self.reach_names_inside(module, id, &range);
+    }
+
+    /// What a call through a pointer to a symbol enters.
+    fn reach_imported(&mut self, id: ModuleId, pointer: u32, arrival: Arrival) {
+        let target = self.pointer(id, pointer).map(|pointer| pointer.target);
+        let Some(PointerTarget::Symbol(index, _)) = target else { return };
+        for &found in self.bind(id, index).iter() {
+            self.reach_code(found.module, found.address, arrival);
         }
     }
 
     /// Names that stand in an object one after the other, without pointers to them. A number that happens to be an
     /// address of the table of the loader's names makes none of them one that the program says.
-    fn reach_names_inside(&mut self, module: &Module<'data>, id: ModuleId, range: &Range<Vaddr>) {
+    fn reach_names_inside(&mut self, module: &Module<'data>, node: Node, range: &Range<Vaddr>) {
         if module.image.is_in_string_table(range.start) {
             return;
         }
         let size = range.end.checked_offset_from(range.start).unwrap_or(0);
         let Some(bytes) = module.image.bytes(range.start, size).filter(|_| size <= LARGEST_NAME_TABLE) else { return };
-        let cause = Cause::Edge(Node::Object(id, range.start), range.start, ReferenceKind::Address);
+        let (Node::Function((id, _)) | Node::Object(id, _)) = node;
+        let cause = Cause::Edge(node, range.start, ReferenceKind::Address);
         for text in bytes.split(|&byte| byte == 0).filter(|text| is_name(text)) {
             self.reach_text(id, text, cause);
-        }
-    }
-
-    /// The memory that an instruction reads.
-    fn reach_loaded(&mut self, id: ModuleId, at: Vaddr, bytes: u8, way: Way) {
-        let Some(module) = self.module(id) else { return };
-        // A wide load may take in several pointers, a narrow one a part of a pointer.
-        let range = Vaddr(at.0.saturating_sub(7))..Vaddr(at.0.saturating_add(u64::from(bytes)));
-        for pointer in module.summary.data().pointers_in(&range) {
-            let place = if pointer.is_linkage { way.place } else { Place::Slot(id, pointer.slot) };
-            self.reach_pointer(id, pointer.target, Way { place, ..way });
-        }
-        self.reach_copies(id, &(at..range.end), way.cause);
-    }
-
-    /// Objects of other modules whose copies stand in a range.
-    fn reach_copies(&mut self, id: ModuleId, range: &Range<Vaddr>, cause: Cause) {
-        let Some(module) = self.module(id) else { return };
-        for index in module.summary.data().copies_in(range) {
-            self.reach_pointer(id, PointerTarget::Copy(index), Way { cause, place: Place::Elsewhere });
-        }
-    }
-
-    fn reach_pointer(&mut self, id: ModuleId, target: PointerTarget, way: Way) {
-        match target {
-            PointerTarget::Local(at) => self.reach_address(id, at, way),
-            PointerTarget::Resolver(at) => {
-                self.reach_code(
-                    id,
-                    at,
-                    Arrival { phase: Phase::After, cause: way.cause, address_taken: false, waits: None },
-                );
-            }
-            PointerTarget::Symbol(index, addend) => {
-                for &found in self.bind(id, index).iter() {
-                    let at = found.address.0.checked_add_signed(addend).map_or(found.address, Vaddr);
-                    self.reach_definition(Definition { address: at, ..found }, way);
-                }
-            }
-            PointerTarget::Copy(index) => {
-                for found in self.program.bind_copy(id, index) {
-                    self.reach_definition(found, way);
-                }
-            }
-            PointerTarget::TlsDescriptor => {
-                for found in self.program.exported(b"__tls_get_addr", |_| true) {
-                    self.reach_definition(found, Way { place: Place::Elsewhere, ..way });
-                }
-            }
         }
     }
 
@@ -279,71 +295,40 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         Rc::clone(self.bound.entry((id, index)).or_insert_with(|| self.program.bind(id, index).into()))
     }
 
-    /// A call or jump through the pointer at `slot`.
-    fn reach_through(&mut self, id: ModuleId, slot: Vaddr, phase: Phase, cause: Cause) {
-        let Some(module) = self.module(id) else { return };
-        let range = slot..slot.checked_add(1).unwrap_or(slot);
-        let arrival = Arrival { phase, cause, address_taken: false, waits: None };
-        if let Some(target) = module.summary.data().pointer_at(slot) {
-            match target {
-                PointerTarget::Local(at) | PointerTarget::Resolver(at) => self.reach_code(id, at, arrival),
-                PointerTarget::Symbol(index, _) => {
-                    for &found in self.bind(id, index).iter() {
-                        self.reach_code(found.module, found.address, arrival);
-                    }
-                }
-                PointerTarget::Copy(_) | PointerTarget::TlsDescriptor => {}
-            }
-        }
-        self.reach_copies(id, &range, cause);
-    }
-
+    /// An address of another module, or of a root.
     fn reach_address(&mut self, id: ModuleId, at: Vaddr, way: Way) {
-        let Way { cause, place } = way;
         let Some(module) = self.module(id) else { return };
-        if module.image.is_code(at) {
-            self.reach_code(id, at, Arrival { phase: Phase::After, cause, address_taken: true, waits: Some(place) });
-        }
-        // An executable segment may hold data too (`-z noseparate-code`).
-        if module.summary.functions().at(at).is_none() {
-            self.reach_data(id, at, cause);
-        }
-    }
-
-    /// What code may mean by the address of data, beyond the object that stands there.
-    fn reach_array(&mut self, module: &Module<'data>, id: ModuleId, at: Vaddr, way: Way) {
-        if module.summary.functions().at(at).is_some() {
-            return;
-        }
-        let data = module.summary.data();
-        let end = data.object_at(at).end;
-        let is_short = end.checked_offset_from(at).is_some_and(|gap| gap <= LARGEST_BIAS);
-        if is_short && data.pointers_in(&(at..end)).is_empty() {
-            self.reach_data(id, end, way.cause);
-        }
-        // A table of distances from itself to functions.
-        if module.image.is_constant(at) {
-            let entries =
-                std::iter::successors(Some(at), |entry| entry.checked_add(4)).take_while(|entry| *entry < end);
-            let targets = entries.map_while(|entry| {
-                let distance = module.image.read_i32(entry)?;
-                let target = at.0.checked_add_signed(i64::from(distance)).map(Vaddr)?;
-                module.summary.functions().starts_at(target).then_some(target)
-            });
-            for target in targets {
-                self.reach_address(id, target, way);
-            }
+        match module.summary.functions().at(at) {
+            Some(function) if module.image.is_code(at) => self.reach_function((id, function), way.to_address()),
+            Some(_) => {}
+            None => self.reach_data(id, at, way.cause),
         }
     }
 
     fn reach_data(&mut self, id: ModuleId, at: Vaddr, cause: Cause) {
         let Some(module) = self.module(id).filter(|_| self.seen.insert((id, at))) else { return };
-        let start = module.summary.data().object_at(at).start;
-        self.reached.objects.entry((id, start)).or_insert_with(|| {
-            self.work.push_back(Node::Object(id, start));
-            cause
-        });
-        if let Some(text) = module.image.c_string_within(at, LONGEST_NAME).filter(|text| is_name(text)) {
+        self.reach_object(id, module.summary.data().object_number(at), cause);
+        if let Some(text) = name_at(&module.image, at) {
+            self.reach_text(id, text, cause);
+        }
+    }
+
+    fn reach_object(&mut self, id: ModuleId, number: u32, cause: Cause) {
+        if self.reached.objects.insert(id, number, cause) {
+            self.work.push_back(Node::Object(id, number));
+        }
+    }
+
+    fn reach_name(&mut self, id: ModuleId, number: u32, cause: Cause) {
+        let (module, name) =
+            (usize::try_from(id.0).unwrap_or(usize::MAX), usize::try_from(number).unwrap_or(usize::MAX));
+        let seen = self.seen_names.get_mut(module).and_then(|names| names.get_mut(name));
+        if seen.is_none_or(|seen| std::mem::replace(seen, true)) {
+            return;
+        }
+        let at = self.graph(id).and_then(|graph| graph.names().get(name));
+        let text = at.zip(self.module(id)).and_then(|(at, module)| name_at(&module.image, *at));
+        if let Some(text) = text {
             self.reach_text(id, text, cause);
         }
     }
@@ -409,7 +394,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         self.open_guards(key, caller);
         let taken = if arrival.address_taken { ADDRESS_TAKEN } else { 0 };
         self.settle(key, if arrival.phase == Phase::After { AFTER | taken } else { taken });
-        match self.reached.functions.get_mut(key) {
+        match self.reached.functions.get_mut(key.0, key.1.0) {
             Some(visit) => {
                 visit.address_taken |= arrival.address_taken;
                 if visit.phase >= arrival.phase {
@@ -420,7 +405,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
             }
             None => {
                 let Arrival { phase, cause, address_taken, .. } = arrival;
-                self.reached.functions.insert(key, Visit { phase, cause, address_taken });
+                self.reached.functions.insert(key.0, key.1.0, Visit { phase, cause, address_taken });
             }
         }
         self.work.push_back(Node::Function(key));
@@ -451,8 +436,4 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
             }
         }
     }
-}
-
-fn is_name(text: &[u8]) -> bool {
-    !text.is_empty() && text.len() <= LONGEST_NAME && text.iter().all(u8::is_ascii_graphic)
 }

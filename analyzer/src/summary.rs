@@ -17,6 +17,7 @@ use crate::data::{Data, PointerTarget};
 use crate::dataflow;
 use crate::elf::Image;
 use crate::functions::{FunctionId, Functions};
+use crate::graph::Graph;
 use crate::instruction::{ReferenceKind, Role, role};
 use crate::limits::Excess;
 use crate::loader_state::LoaderState;
@@ -51,6 +52,8 @@ pub struct ModuleSummary {
     loader_state: OnceLock<LoaderState>,
     #[serde(skip)]
     references: OnceLock<References>,
+    #[serde(skip)]
+    graph: OnceLock<Graph>,
     #[serde(skip)]
     notes: Notes,
     #[serde(skip)]
@@ -103,6 +106,7 @@ impl ModuleSummary {
             answers,
             loader_state: OnceLock::new(),
             references: OnceLock::new(),
+            graph: OnceLock::new(),
             notes,
             notes_problem,
             excess,
@@ -157,6 +161,16 @@ impl ModuleSummary {
     #[must_use]
     pub fn references(&self) -> &References {
         self.references.get_or_init(|| References::new(&self.functions, &self.data))
+    }
+
+    /// What its functions and objects lead to; `image` is what the summary was made of.
+    pub(crate) fn graph(&self, image: &Image<'_>) -> &Graph {
+        if let Some(known) = self.graph.get() {
+            return known;
+        }
+        // As for the loader's state.
+        let new = Graph::new(image, &self.functions, &self.data);
+        self.graph.get_or_init(|| new)
     }
 
     /// What its compiler wrote down.
