@@ -17,7 +17,8 @@ use cli::Arguments;
 #[expect(clippy::disallowed_methods, reason = "all others are given the streams")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
+    // Not locked: the message of a panic in another thread would wait for the lock, and this thread for the other.
+    let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr());
     let Err(failure) = run::run(&arguments, &mut stdout, &mut stderr) else {
         return ExitCode::SUCCESS;
     };

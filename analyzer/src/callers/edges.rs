@@ -9,13 +9,27 @@ use rustc_hash::FxHashMap;
 use crate::address::Vaddr;
 use crate::arguments::Callee;
 use crate::data::PointerTarget;
+use crate::functions::FunctionId;
 use crate::instruction::ReferenceKind;
 use crate::program::{ModuleId, Program};
 use crate::reachability::FunctionKey;
 
-/// Callee and caller, sorted.
+/// Callee and caller, sorted: each pair as one number, since there are millions to compare.
 #[derive(Debug)]
-pub(super) struct Edges(Vec<(FunctionKey, FunctionKey)>);
+pub(super) struct Edges(Vec<u128>);
+
+fn number((module, function): FunctionKey) -> u64 {
+    u64::from(module.0) << 32 | u64::from(function.0)
+}
+
+fn edge(callee: FunctionKey, caller: FunctionKey) -> u128 {
+    u128::from(number(callee)) << 64 | u128::from(number(caller))
+}
+
+fn caller_of(edge: u128) -> FunctionKey {
+    let half = |bits: u32| u32::try_from(edge >> bits & u128::from(u32::MAX)).unwrap_or(u32::MAX);
+    (ModuleId(half(32)), FunctionId(half(0)))
+}
 
 impl Edges {
     /// `callers` are sorted.
@@ -32,13 +46,14 @@ impl Edges {
 
     /// The functions that call or jump to `callee`.
     pub(super) fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
-        let first = self.0.partition_point(|(to, _)| *to < callee);
-        self.0.iter().skip(first).take_while(move |(to, _)| *to == callee).map(|(_, from)| *from)
+        let to = u128::from(number(callee));
+        let first = self.0.partition_point(|edge| edge >> 64 < to);
+        self.0.iter().skip(first).take_while(move |edge| **edge >> 64 == to).map(|edge| caller_of(*edge))
     }
 }
 
 /// The edges from functions of one module.
-fn edges_from(program: &Program<'_>, callers: &[FunctionKey]) -> Vec<(FunctionKey, FunctionKey)> {
+fn edges_from(program: &Program<'_>, callers: &[FunctionKey]) -> Vec<u128> {
     let mut edges = Vec::new();
     let mut imported: FxHashMap<Vaddr, Vec<FunctionKey>> = FxHashMap::default();
     for &caller in callers {
@@ -65,7 +80,7 @@ fn edges_from(program: &Program<'_>, callers: &[FunctionKey]) -> Vec<(FunctionKe
         }
         callees.sort_unstable();
         callees.dedup();
-        edges.extend(callees.into_iter().map(|callee| (callee, caller)));
+        edges.extend(callees.into_iter().map(|callee| edge(callee, caller)));
     }
     edges
 }
