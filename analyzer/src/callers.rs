@@ -8,7 +8,7 @@
 mod edges;
 mod live_in;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub struct Callers<'a, 'data> {
     edges: Edges,
     /// What was computed already: the same functions are asked for again and again.
     computed_sites: RefCell<FxHashMap<ModuleId, Rc<ComputedSites>>>,
+    importers: OnceCell<FxHashMap<&'a [u8], Vec<(ModuleId, u32)>>>,
     by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
@@ -75,6 +76,7 @@ impl<'a, 'data> Callers<'a, 'data> {
             looked_up,
             edges: Edges::new(program, &reached.functions()),
             computed_sites: RefCell::default(),
+            importers: OnceCell::new(),
             by_address: RefCell::default(),
             stores: RefCell::default(),
             targets: RefCell::default(),
@@ -161,6 +163,24 @@ impl<'a, 'data> Callers<'a, 'data> {
     #[must_use]
     pub fn references(&self, module: ModuleId) -> Option<&'a References> {
         Some(self.program.module(module)?.summary.references())
+    }
+
+    /// The symbols of a name to which pointers in data point: module and index.
+    #[must_use]
+    pub fn importers(&self, name: &[u8]) -> &[(ModuleId, u32)] {
+        let all = self.importers.get_or_init(|| {
+            let mut found: FxHashMap<&'a [u8], Vec<(ModuleId, u32)>> = FxHashMap::default();
+            for (id, module) in self.program.modules() {
+                for index in module.summary.references().symbols() {
+                    let symbol = usize::try_from(index).ok().and_then(|index| module.image.symbols().get(index));
+                    if let Some(symbol) = symbol {
+                        found.entry(symbol.name).or_default().push((id, index));
+                    }
+                }
+            }
+            found
+        });
+        all.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// What is stored in a variable, computed with `find` the first time.

@@ -143,30 +143,28 @@ fn loaded(
     tables: &FxHashSet<Vaddr>,
     depth: usize,
 ) -> Option<Vec<(FunctionKey, Arc<CallSite>)>> {
-    let names = names(callers, callee.0, start);
-    let mut sources = vec![(callee.0, start)];
-    for (id, module) in callers.program.modules() {
-        for pointer in module.summary.data().pointers() {
-            let is_callee = match pointer.target {
-                PointerTarget::Symbol(index, addend) => {
-                    let symbol = usize::try_from(index).ok().and_then(|index| module.image.symbols().get(index));
-                    let is_named = addend == 0 && symbol.is_some_and(|symbol| names.contains(&symbol.name));
-                    is_named
-                        && callers.program.bind(id, index).iter().any(|d| (d.module, d.address) == (callee.0, start))
-                }
-                PointerTarget::Local(at) => id == callee.0 && at == start && !tables.contains(&pointer.slot),
-                _ => false,
-            };
-            if !is_callee {
-                continue;
+    let here = start..start.checked_add(1)?;
+    let local = callers.references(callee.0)?.pointing_into(&here).filter(|slot| !tables.contains(slot));
+    let mut places: Vec<(ModuleId, Vaddr, bool)> = local.map(|slot| (callee.0, slot, false)).collect();
+    for name in names(callers, callee.0, start) {
+        for &(id, symbol) in callers.importers(name) {
+            let mut found = callers.program.bind(id, symbol).into_iter();
+            if found.any(|definition| (definition.module, definition.address) == (callee.0, start)) {
+                places.extend(callers.references(id)?.naming(symbol).map(|slot| (id, slot, true)));
             }
-            let object = module.summary.data().object_number(pointer.slot);
-            let is_table = !pointer.is_linkage && matches!(pointer.target, PointerTarget::Symbol(..));
-            if is_table && callers.reached.cause(Node::Object(id, object)).is_some() {
-                return None;
-            }
-            sources.push((id, pointer.slot));
         }
+    }
+    places.sort_unstable();
+    places.dedup();
+    let mut sources = vec![(callee.0, start)];
+    for (id, slot, is_named) in places {
+        let data = callers.program.module(id)?.summary.data();
+        let is_in_object = data.pointers_in(&(slot..slot.checked_add(1)?)).iter().any(|pointer| !pointer.is_linkage);
+        let object = Node::Object(id, data.object_number(slot));
+        if is_named && is_in_object && callers.reached.cause(object).is_some() {
+            return None;
+        }
+        sources.push((id, slot));
     }
     spread(callers, callee, sources, depth)
 }

@@ -43,7 +43,9 @@ pub struct Request {
 /// Libraries that reached texts name.
 #[must_use]
 pub fn named_libraries(reached: &Reachable<'_>) -> BTreeSet<String> {
-    let texts = reached.strings().filter_map(|(text, _)| std::str::from_utf8(text).ok());
+    // Few texts have these three bytes.
+    let likely = reached.strings().filter(|(text, _)| text.windows(3).any(|bytes| bytes == b".so"));
+    let texts = likely.filter_map(|(text, _)| std::str::from_utf8(text).ok());
     texts.filter(|text| is_library_name(text)).map(str::to_owned).collect()
 }
 
@@ -63,7 +65,8 @@ pub fn loads_name_services(reached: &Reachable<'_>) -> bool {
 /// The folder from which the C library may load character set converters.
 #[must_use]
 pub fn converter_folder(reached: &Reachable<'_>) -> Option<PathBuf> {
-    reached.strings().find_map(|(text, _)| {
+    let likely = reached.strings().filter(|(text, _)| text.ends_with(b"gconv/gconv-modules.cache"));
+    likely.into_iter().find_map(|(text, _)| {
         let path = Path::new(std::str::from_utf8(text).ok()?);
         (path.is_absolute() && path.ends_with("gconv/gconv-modules.cache"))
             .then(|| path.parent().map(Path::to_owned))?

@@ -25,6 +25,8 @@ pub struct References {
     calls: Edges,
     /// Pointers in data, by where they point.
     pointed: Vec<(Vaddr, Vaddr)>,
+    /// Pointers in data to symbols themselves, by the symbol's index.
+    named: Vec<(u32, Vaddr)>,
     /// Every address that code or data takes, once that is asked.
     bases: OnceLock<FxHashSet<Vaddr>>,
 }
@@ -59,6 +61,12 @@ impl References {
             PointerTarget::Local(at) => Some((at, p.slot)),
             _ => None,
         }));
+        let pointers = data.pointers().iter();
+        found.named.extend(pointers.filter_map(|p| match p.target {
+            PointerTarget::Symbol(index, 0) => Some((index, p.slot)),
+            _ => None,
+        }));
+        found.named.sort_unstable();
         found.accesses.sort_unstable();
         found.accesses.dedup();
         found.addresses.sort_unstable();
@@ -108,6 +116,17 @@ impl References {
         let first = self.pointed.partition_point(|(at, _)| *at < range.start);
         let behind = self.pointed.partition_point(|(at, _)| *at < range.end);
         self.pointed.get(first..behind).unwrap_or(&[]).iter().map(|(_, slot)| *slot)
+    }
+
+    /// The symbols to which pointers in data point, by index, each once.
+    pub fn symbols(&self) -> impl Iterator<Item = u32> {
+        self.named.chunk_by(|one, other| one.0 == other.0).filter_map(|chunk| chunk.first()).map(|(symbol, _)| *symbol)
+    }
+
+    /// Where in data the pointers to a symbol stand.
+    pub fn naming(&self, symbol: u32) -> impl Iterator<Item = Vaddr> {
+        let first = self.named.partition_point(|(index, _)| *index < symbol);
+        self.named.iter().skip(first).take_while(move |(index, _)| *index == symbol).map(|(_, slot)| *slot)
     }
 
     /// The functions that read or write memory at `slot`.

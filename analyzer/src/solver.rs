@@ -208,9 +208,22 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         }
     }
 
+    /// Whether going along an edge changes nothing any more, as for most: asked before anything else.
+    fn is_behind(&self, id: ModuleId, to: To) -> bool {
+        match to {
+            To::Entered(function) => self.is_settled((id, function), AFTER),
+            To::Taken(function) => self.is_settled((id, function), AFTER | ADDRESS_TAKEN),
+            To::Object(number) => self.reached.objects.get(id, number).is_some(),
+            _ => false,
+        }
+    }
+
     /// Goes along one edge.
     fn go(&mut self, step: Step, edge: &Edge) {
         let (Node::Function((id, _)) | Node::Object(id, _)) = step.node;
+        if self.is_behind(id, edge.to) {
+            return;
+        }
         let at = step.start.checked_add(u64::from(edge.from)).unwrap_or(step.start);
         let cause = Cause::Edge(step.node, at, edge.kind);
         let slot = |number: u32| self.pointer(id, number).map_or(Place::Elsewhere, |p| Place::Slot(id, p.slot));
@@ -365,16 +378,15 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         }
     }
 
-    /// Whether arriving at a function in this way changes nothing any more.
-    fn is_settled(&self, (id, function): FunctionKey, arrival: &Arrival) -> bool {
+    /// Whether a function is reached in all ways that are needed, so that arriving in these changes nothing any more.
+    fn is_settled(&self, (id, function): FunctionKey, needed: u8) -> bool {
         let module = usize::try_from(id.0).ok().and_then(|index| self.settled.get(index));
         let known = usize::try_from(function.0).ok().and_then(|index| module?.get(index)).copied().unwrap_or(0);
-        let needed = if arrival.address_taken { AFTER | ADDRESS_TAKEN } else { AFTER };
         known & (needed | GUARDED) == needed
     }
 
     fn reach_function(&mut self, key: FunctionKey, arrival: Arrival) {
-        if self.is_settled(key, &arrival) {
+        if self.is_settled(key, if arrival.address_taken { AFTER | ADDRESS_TAKEN } else { AFTER }) {
             return;
         }
         if let Some((types, place)) = self.types.as_ref().zip(arrival.waits)
