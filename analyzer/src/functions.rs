@@ -15,7 +15,7 @@ mod switch_table;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -107,6 +107,9 @@ impl Function {
 
     /// Takes in what one instruction of the body says.
     fn note(&mut self, instruction: &Instruction, image: &Image<'_>) {
+        if !self.has_absolute && is_plain(instruction) {
+            return;
+        }
         let at = Vaddr(instruction.ip());
         match role(instruction) {
             Role::Syscall => self.syscalls.push(at),
@@ -126,15 +129,24 @@ impl Function {
         self.references.iter().any(|r| r.kind == ReferenceKind::LandingPad)
     }
 
-    /// Drops jumps inside the body and repeated references.
-    fn finish(&mut self) {
+    /// Drops jumps inside the body and repeated references; what they were collected in goes to `buffer`.
+    fn finish(&mut self, buffer: &mut Vec<Reference>) {
         let mut found = std::mem::take(&mut self.references);
         found.retain(|r| r.kind != ReferenceKind::Jump || !self.contains(r.target));
         found.sort_unstable();
         found.dedup_by_key(|r| (r.target, r.kind));
-        found.shrink_to_fit();
-        self.references = found;
+        // A copy has no room to spare.
+        self.references = found.clone();
+        found.clear();
+        *buffer = found;
     }
+}
+
+/// Whether an instruction of position-independent code says nothing to [`Function::note`], as most do: it goes on to the
+/// next one, and what it refers to in memory depends on a register other than `rip`.
+fn is_plain(instruction: &Instruction) -> bool {
+    let is_fixed = || matches!(instruction.memory_base(), Register::None | Register::RIP | Register::EIP);
+    instruction.flow_control() == FlowControl::Next && (instruction.memory_displ_size() == 0 || !is_fixed())
 }
 
 /// The longest instruction (SDM volume 2, 2.3.11).
@@ -190,11 +202,12 @@ impl Functions {
             .filter(|frame| !is_linkage_table(image, frame))
             .filter(|frame| bodies.take(reach(image, frame, next_start(frames, frame))))
             .filter(|frame| frame.lsda.is_none_or(|lsda| pads.take(image.landing_pad_bytes(lsda))))
-            .map(|frame| described_function(image, frame, next_start(frames, frame)))
+            .map_init(Vec::new, |buffer, frame| described_function(image, frame, next_start(frames, frame), buffer))
             .collect();
         let table = image.go_table().map_or(&[][..], |table| &table.functions);
         let undescribed = table.par_iter().filter(|function| !is_described(image, function.start));
-        described.par_extend(undescribed.map(|function| listed_function(image, function)));
+        described
+            .par_extend(undescribed.map_init(Vec::new, |buffer, function| listed_function(image, function, buffer)));
         let gaps = Gaps::new(image, &described);
         // An instruction has about four bytes.
         let paths =
@@ -325,11 +338,17 @@ fn reach(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) -> u64 {
 
 /// Decodes the body that a frame description bounds, and what it runs on into: where unwinding is impossible (around
 /// the system call of a `clone`), assembly leaves code between two descriptions. `next` is where the next one starts.
-fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) -> Function {
+fn described_function(
+    image: &Image<'_>,
+    frame: &FrameDescription,
+    next: Vaddr,
+    buffer: &mut Vec<Reference>,
+) -> Function {
     // The description of a signal trampoline begins one byte early, so that an unwinder that looks up the return
     // address minus one finds it (glibc: sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
     let mut function = Function::new(start, StartEvidence::FrameDescription, !image.is_position_independent());
+    function.references = std::mem::take(buffer);
     let mut falls_through = false;
     let mut end = frame.end;
     function.undecodable = decode(image, start, frame.end, |instruction| {
@@ -356,7 +375,7 @@ fn described_function(image: &Image<'_>, frame: &FrameDescription, next: Vaddr) 
         let pads = pads.map(|pad| Reference { target: pad.target, kind: ReferenceKind::LandingPad, from: 0 });
         function.references.extend(pads);
     }
-    function.finish();
+    function.finish(buffer);
     function
 }
 
@@ -366,15 +385,16 @@ fn is_described(image: &Image<'_>, at: Vaddr) -> bool {
 }
 
 /// Decodes the body that Go's function table bounds.
-fn listed_function(image: &Image<'_>, listed: &GoFunction<'_>) -> Function {
+fn listed_function(image: &Image<'_>, listed: &GoFunction<'_>, buffer: &mut Vec<Reference>) -> Function {
     let has_absolute = !listed.is_go && !image.is_position_independent();
     let mut function = Function::new(listed.start, StartEvidence::GoTable, has_absolute);
+    function.references = std::mem::take(buffer);
     function.undecodable = decode(image, listed.start, listed.end, |instruction| {
         function.note(instruction, image);
         true
     });
     function.extents.push((listed.start, listed.end));
-    function.finish();
+    function.finish(buffer);
     function
 }
 

@@ -155,7 +155,7 @@ impl<'a, 'data> Followed<'a, 'data> {
             }
         }
         function.extents = merge(instructions);
-        function.finish();
+        function.finish(&mut Vec::new());
         function
     }
 
