@@ -215,3 +215,36 @@ impl Budget {
         (found > limit).then_some(excess)
     }
 }
+
+/// Steps of one thread, which it tells a budget now and then: threads that counted each one together would wait for each
+/// other.
+#[derive(Debug)]
+pub(crate) struct Tally<'b> {
+    budget: &'b Budget,
+    untold: u64,
+    is_within: bool,
+}
+
+impl<'b> Tally<'b> {
+    /// So many steps are told at once.
+    const TOLD: u64 = 1024;
+
+    pub(crate) fn new(budget: &'b Budget) -> Self {
+        Self { budget, untold: 0, is_within: budget.excess().is_none() }
+    }
+
+    /// Takes a step; false if there are too many.
+    pub(crate) fn step(&mut self) -> bool {
+        self.untold = self.untold.saturating_add(1);
+        if self.untold >= Self::TOLD {
+            self.is_within = self.budget.take(std::mem::take(&mut self.untold));
+        }
+        self.is_within
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.budget.take(self.untold);
+    }
+}

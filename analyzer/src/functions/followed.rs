@@ -23,7 +23,7 @@ use crate::address::Vaddr;
 use crate::by_address::ByAddress;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
-use crate::limits::Budget;
+use crate::limits::{Budget, Tally};
 use crate::never_return;
 use crate::syscall::SyscallNr;
 
@@ -96,6 +96,7 @@ impl<'a, 'data> Followed<'a, 'data> {
         let mut seen: FxHashSet<u64> = FxHashSet::default();
         let mut instructions: Vec<(u64, u64)> = Vec::new();
         let mut paths = vec![start];
+        let mut steps = Tally::new(self.budget);
         // System calls that end a thread, where the number is set right before: nothing comes behind them.
         let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
         // Where one instruction came behind another.
@@ -114,10 +115,8 @@ impl<'a, 'data> Followed<'a, 'data> {
             let mut ends_thread = false;
             let mut behind = end;
             let mut table = SwitchTable::default();
-            let mut steps = 0_u64;
             let undecodable = decode(self.image, path, end, |instruction| {
-                steps = steps.saturating_add(1);
-                let is_new = seen.insert(instruction.ip());
+                let is_new = steps.step() && seen.insert(instruction.ip());
                 if !is_new || instruction.code() == Code::INVALID {
                     falls_through = false;
                     return false;
@@ -146,9 +145,6 @@ impl<'a, 'data> Followed<'a, 'data> {
                 falls_through
             });
             function.undecodable = function.undecodable.or(undecodable);
-            if !self.budget.take(steps) {
-                break;
-            }
             if falls_through {
                 fallen.insert(behind);
                 paths.push(behind);
