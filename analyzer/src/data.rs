@@ -57,13 +57,23 @@ impl Placed for Pointer {
     }
 }
 
+/// A copy of another module's object.
+#[derive(Debug, Serialize, Deserialize)]
+struct Copied {
+    place: Range<Vaddr>,
+    /// The symbol's index.
+    symbol: u32,
+    /// The highest end of this copy and of those before it.
+    reach: Vaddr,
+}
+
 /// The pointers and objects of one file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     pointers: ByAddress<Pointer>,
     boundaries: ByAddress<Vaddr>,
-    /// Where copies of other modules' objects stand, with the symbol's index.
-    copies: Vec<(Range<Vaddr>, u32)>,
+    /// Sorted by where they stand.
+    copies: Vec<Copied>,
 }
 
 impl Data {
@@ -148,11 +158,17 @@ impl Data {
         let copies = pointers.iter().filter_map(|p| match p.target {
             PointerTarget::Copy(index) => {
                 let symbol = usize::try_from(index).ok().and_then(|index| image.symbols().get(index))?;
-                Some((p.slot..p.slot.checked_add(symbol.size.max(1))?, index))
+                let end = p.slot.checked_add(symbol.size.max(1))?;
+                Some(Copied { place: p.slot..end, symbol: index, reach: end })
             }
             _ => None,
         });
-        let copies = copies.collect();
+        let mut copies: Vec<Copied> = copies.collect();
+        let mut reach = Vaddr(0);
+        for copy in &mut copies {
+            reach = reach.max(copy.reach);
+            copy.reach = reach;
+        }
         Self { pointers: ByAddress::new(pointers), boundaries: ByAddress::new(boundaries), copies }
     }
 
@@ -190,8 +206,10 @@ impl Data {
 
     /// The symbols of copied objects that stand, in part at least, in a range of addresses.
     pub fn copies_in(&self, range: &Range<Vaddr>) -> impl Iterator<Item = u32> {
-        let overlaps = |copy: &&(Range<Vaddr>, u32)| copy.0.start < range.end && range.start < copy.0.end;
-        self.copies.iter().filter(overlaps).map(|(_, index)| *index)
+        let first = self.copies.partition_point(|copy| copy.reach <= range.start);
+        let behind = self.copies.partition_point(|copy| copy.place.start < range.end);
+        let near = self.copies.get(first..behind).unwrap_or(&[]).iter();
+        near.filter(|copy| range.start < copy.place.end).map(|copy| copy.symbol)
     }
 
     /// What the pointer that stands at `slot` points to; no slot has two.
