@@ -42,7 +42,7 @@ pub struct Callers<'a, 'data> {
     edges: Edges,
     /// What was computed already: the same functions are asked for again and again.
     computed_sites: RefCell<FxHashMap<ModuleId, Rc<ComputedSites>>>,
-    importers: OnceCell<FxHashMap<&'a [u8], Vec<(ModuleId, u32)>>>,
+    importers: OnceCell<Importers<'a>>,
     by_address: RefCell<FxHashMap<(FunctionKey, usize, bool), Option<AddressCalls>>>,
     stores: RefCell<StoreMemo>,
     targets: RefCell<TargetMemo>,
@@ -51,6 +51,9 @@ pub struct Callers<'a, 'data> {
     /// Of tables of functions, for each function in one: distances at which calls read.
     pub(crate) budget: Budget,
 }
+
+/// Symbols by name: module and index.
+type Importers<'a> = FxHashMap<&'a [u8], Vec<(ModuleId, u32)>>;
 
 /// Calls with the functions that make them.
 pub type AddressCalls = Rc<[(FunctionKey, Arc<CallSite>)]>;
@@ -169,7 +172,7 @@ impl<'a, 'data> Callers<'a, 'data> {
     #[must_use]
     pub fn importers(&self, name: &[u8]) -> &[(ModuleId, u32)] {
         let all = self.importers.get_or_init(|| {
-            let mut found: FxHashMap<&'a [u8], Vec<(ModuleId, u32)>> = FxHashMap::default();
+            let mut found = Importers::default();
             for (id, module) in self.program.modules() {
                 for index in module.summary.references().symbols() {
                     let symbol = usize::try_from(index).ok().and_then(|index| module.image.symbols().get(index));

@@ -64,7 +64,7 @@ pub fn find(
         return None;
     }
     let references = callers.references(callee.0)?;
-    let slots = table_slots(module, &references, start);
+    let slots = table_slots(module, references, start);
     let mut found = loaded(callers, callee, start, &slots, depth)?;
     if slots.is_empty() {
         return Some(found);
@@ -77,7 +77,7 @@ pub fn find(
         found.extend(calls);
         return Some(found);
     }
-    let table = Table { slots, references: &references };
+    let table = Table { slots, references };
     let sites = callers.computed_sites(callee.0);
     let steps = sites.len().saturating_mul(table.slots.len());
     if !callers.budget.take(u64::try_from(steps).unwrap_or(u64::MAX)) {

@@ -33,6 +33,7 @@ pub mod instruction;
 pub mod jump_table;
 pub mod late_loading;
 pub mod limits;
+mod linked;
 pub mod loader;
 pub mod loader_state;
 pub mod mapping;

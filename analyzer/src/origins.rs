@@ -205,14 +205,14 @@ impl Search<'_, '_, '_> {
             return self.follow_initial((id, FunctionId(0)), slot, see);
         }
         let (Some(references), Some(code)) = (self.callers.references(id), self.callers.code(id)) else { return false };
-        if self.is_shared(module, (id, slot), &references) {
+        if self.is_shared(module, (id, slot), references) {
             return false;
         }
         // Where no symbol says where a structure begins, it may be a part of what begins before it. Go's compiler names the
         // parts of its variables each by itself.
         let near = module.summary.data().object_at(slot).start..reaching(module, slot).start;
-        let is_apart = module.image.go_table().is_some() || !self.is_written_behind(module, id, &near, &references);
-        let bytes = width(module, &references, slot);
+        let is_apart = module.image.go_table().is_some() || !self.is_written_behind(module, id, &near, references);
+        let bytes = width(module, references, slot);
         let near = Vaddr(slot.0.saturating_sub(WIDEST_STORE))..Vaddr(slot.0.saturating_add(8));
         let stores = self.callers.stores((id, slot), || {
             let mut found = Vec::new();

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -21,10 +20,11 @@ use crate::execution_sites::Executions;
 use crate::explanation::{Explanation, Question};
 use crate::late_loading::{Exports, Request, configured_services, name_service_module};
 use crate::limits::Clock;
+use crate::linked::{Linked, Shelf};
 use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
 use crate::mapping::Mapping;
 use crate::policy::{Assumption, AssumptionKind};
-use crate::program::{Module, ModuleRole, Program};
+use crate::program::{Module, ModuleRole};
 use crate::reachability::{Phase, Root};
 use crate::round::{self, Brings, Findings, Names, Outcome};
 use crate::session::Session;
@@ -75,34 +75,6 @@ pub(crate) struct World<'o> {
     root: PathBuf,
     files: LoadedSet,
     brought: Brought,
-}
-
-/// The bytes of files, round by round: what is there stays where it is when more comes.
-#[derive(Debug, Default)]
-struct Shelf {
-    mappings: Vec<Mapping>,
-    next: OnceLock<Box<Shelf>>,
-}
-
-impl Shelf {
-    fn followed_by(&self, mappings: Vec<Mapping>) -> &Self {
-        self.next.get_or_init(|| Box::new(Self { mappings, next: OnceLock::new() }))
-    }
-}
-
-/// Files that are linked; those of later rounds join them.
-struct Linked<'m> {
-    program: Program<'m>,
-    /// By module.
-    order: Vec<FileIndex>,
-    last: &'m Shelf,
-}
-
-impl<'m> Linked<'m> {
-    /// None yet.
-    fn nothing(shelf: &'m Shelf) -> Self {
-        Self { program: Program::default(), order: Vec::new(), last: shelf }
-    }
 }
 
 /// Everything that the findings of a round depend on.
@@ -301,8 +273,8 @@ impl<'o> World<'o> {
         let new = order.iter().skip(linked.order.len());
         let files: Vec<(FileIndex, &LoadedFile)> = new.filter_map(|&i| Some((i, self.files.file(i)?))).collect();
         // A copy keeps the bytes mapped.
-        linked.last = linked.last.followed_by(files.iter().map(|(_, file)| file.data().clone()).collect());
-        let work = files.par_iter().zip(&linked.last.mappings);
+        let mappings = linked.keep(files.iter().map(|(_, file)| file.data().clone()).collect());
+        let work = files.par_iter().zip(mappings);
         let modules: Result<Vec<Module<'_>>, Error> =
             work.map(|(&(index, file), data)| self.module(index, file, data)).collect();
         linked.program.extend(modules?);

@@ -37,7 +37,7 @@ pub(super) fn find(
     let mut is_copied = false;
     for &slot in slots {
         let table = callers.program.module(id)?.summary.data().object_at(slot).start;
-        let keeper = keeper(callers, id, &references, table)?;
+        let keeper = keeper(callers, id, references, table)?;
         let offset = slot.checked_offset_from(table)?;
         let copies = copies(callers, keeper)?;
         for variable in copies.into_iter().filter_map(|copy| copy.checked_add(offset)) {
