@@ -4,13 +4,12 @@
 //! start that something refers to.
 //!
 //! Starts are followed in batches, all of one at the same time. What jumps lead to is a part of the function, unless another
-//! one is known to start there; a function that has swallowed a start which was found later is followed once more.
+//! one is known to start there; a function with a jump to a start that was found later is followed once more.
 //!
 //! Over-approximates: whatever data or code names in a gap is taken for a start, be it by its distance. May miss: code
 //! that nothing names, and functions that tail calls enter by a table of distances.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Code, Instruction, Mnemonic, Register};
 use rayon::prelude::*;
@@ -20,7 +19,6 @@ use super::gaps::Gaps;
 use super::switch_table::SwitchTable;
 use super::{Function, StartEvidence, decode, stops};
 use crate::address::Vaddr;
-use crate::by_address::ByAddress;
 use crate::elf::Image;
 use crate::instruction::{Reference, ReferenceKind, Role, role};
 use crate::limits::{Budget, Tally};
@@ -32,6 +30,9 @@ const MOST_DISTANCES: usize = 1024;
 
 /// Bytes of `endbr64; hlt` or `endbr64; ud2`.
 const LONGEST_TRAP: u64 = 6;
+
+/// So many starts are followed at the same time: enough for all processors, and not so many that few others are known yet.
+const BATCH: usize = 1024;
 
 /// Follows code through the gaps, from one start to the next that it refers to.
 pub(super) struct Followed<'a, 'data> {
@@ -63,24 +64,21 @@ impl<'a, 'data> Followed<'a, 'data> {
     }
 
     pub(super) fn run(mut self) -> Vec<Function> {
-        let mut work: Vec<Vaddr> = self.starts.iter().copied().collect();
-        work.sort_unstable();
-        let mut found: Vec<Function> = Vec::new();
+        let mut work: BTreeSet<Vaddr> = self.starts.iter().copied().collect();
+        let mut found: Vec<(Function, Vec<Vaddr>)> = Vec::new();
         while !work.is_empty() && self.budget.excess().is_none() {
-            let mut new: Vec<Function> = work.par_iter().map(|start| self.follow(*start)).collect();
-            work = new.par_iter().flat_map_iter(|function| self.named_by(function)).collect();
-            work.par_sort_unstable();
-            work.dedup();
-            self.starts.extend(&work);
+            let batch: Vec<Vaddr> = std::iter::from_fn(|| work.pop_first()).take(BATCH).collect();
+            let mut new: Vec<_> = batch.par_iter().map(|start| self.follow(*start)).collect();
+            let named: Vec<Vaddr> = new.par_iter().flat_map_iter(|(function, _)| self.named_by(function)).collect();
+            self.starts.extend(&named);
+            work.extend(named);
             found.append(&mut new);
         }
-        let mut starts: Vec<Vaddr> = self.starts.iter().copied().collect();
-        starts.sort_unstable();
-        let starts = ByAddress::new(starts);
-        let has_other = |range: &Range<Vaddr>, own| starts.within(range).iter().any(|start| *start != own);
-        let has_others = |f: &Function| f.extents.iter().any(|&(start, end)| has_other(&(start..end), f.start));
-        found.par_iter_mut().filter(|f| has_others(f)).for_each(|f| *f = self.follow(f.start));
-        found
+        let found = found.into_par_iter().map(|(function, entered)| {
+            let has_other = entered.iter().any(|at| *at != function.start && self.starts.contains(at));
+            if has_other { self.follow(function.start).0 } else { function }
+        });
+        found.collect()
     }
 
     /// Starts in the gaps that nothing has named so far.
@@ -90,13 +88,15 @@ impl<'a, 'data> Followed<'a, 'data> {
         named.filter(|at| !self.starts.contains(at) && self.gaps.end_of(*at).is_some())
     }
 
-    /// Decodes every path from `start` that stays in the gaps.
-    fn follow(&self, start: Vaddr) -> Function {
+    /// Decodes every path from `start` that stays in the gaps; and what jumps in it lead to that nobody else is known to
+    /// start with.
+    fn follow(&self, start: Vaddr) -> (Function, Vec<Vaddr>) {
         let mut function = Function::new(start, StartEvidence::Reference, !self.image.is_position_independent());
         let mut seen: FxHashSet<u64> = FxHashSet::default();
         let mut instructions: Vec<(u64, u64)> = Vec::new();
         let mut paths = vec![start];
         let mut steps = Tally::new(self.budget);
+        let mut entered = Vec::new();
         // System calls that end a thread, where the number is set right before: nothing comes behind them.
         let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
         // Where one instruction came behind another.
@@ -132,6 +132,7 @@ impl<'a, 'data> Followed<'a, 'data> {
                     && !self.starts.contains(&target)
                 {
                     paths.push(target);
+                    entered.push(target);
                 }
                 let is_last = instruction.is_call_near() && self.never_returns(Vaddr(instruction.near_branch_target()));
                 let is_end =
@@ -152,7 +153,10 @@ impl<'a, 'data> Followed<'a, 'data> {
         }
         function.extents = merge(instructions);
         function.finish(&mut Vec::new());
-        function
+        entered.sort_unstable();
+        entered.dedup();
+        entered.shrink_to_fit();
+        (function, entered)
     }
 
     /// The end of a frame description that begins amid code which runs on into it: what it says of its start is wrong,
