@@ -6,7 +6,7 @@
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
-# make fuzz    fuzzers over all that reads files, SECONDS=60 each (nightly Rust; installs cargo-fuzz): table of failures
+# make fuzz    fuzzers over all that reads files, SECONDS=60 of a processor each (nightly Rust; installs cargo-fuzz): table of failures
 # make robust  faults, kills and attacks by the hundred, a machine for each kind of program and kernel (docs/robustness.md)
 # make robust-distribution   every program of this machine's packages, patched and looked at by other tools, against
 #              tests/robust/distribution.txt (INSTALL=1 installs its packages; root; about an hour)
