@@ -112,6 +112,7 @@ pub struct Unreached {
     /// Why nothing leads there.
     pub reason: NotReached,
     /// The files that import what the way starts with.
+    #[serde(serialize_with = "crate::path_text::serialize_all")]
     pub imported_by: Vec<std::path::PathBuf>,
 }
 

@@ -44,6 +44,7 @@ pub(crate) mod note_warnings;
 pub mod notes;
 pub mod open_sites;
 pub mod origins;
+pub mod path_text;
 pub mod policy;
 pub mod program;
 pub mod reachability;

@@ -52,6 +52,7 @@ impl Policy {
 #[serde(deny_unknown_fields)]
 pub struct FileIdentity {
     /// Path as it was opened, without the `--root` prefix.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
     /// `NT_GNU_BUILD_ID` as lower-case hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +85,7 @@ pub enum Evidence {
     /// A program that is executed makes it, and inherits the filter: DESIGN section 3, rule 7.
     Executed {
         /// Path of that program.
+        #[serde(with = "crate::path_text")]
         program: PathBuf,
         /// Why it may make the call.
         evidence: Box<Evidence>,
@@ -113,6 +115,7 @@ pub enum Evidence {
 #[serde(deny_unknown_fields)]
 pub struct CodeLocation {
     /// Path of the file, without the `--root` prefix.
+    #[serde(with = "crate::path_text")]
     pub file: PathBuf,
     /// Address in that file.
     pub address: Vaddr,

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::{FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::site_text;
@@ -114,9 +115,9 @@ impl Drift {
         let drift = json!({
             "same": self.is_same(),
             "covered": self.is_covered(),
-            "changed": self.changed,
-            "new": self.added,
-            "gone": self.gone,
+            "changed": path_text::texts(&self.changed),
+            "new": path_text::texts(&self.added),
+            "gone": path_text::texts(&self.gone),
             "rest_changed": self.rest.is_some(),
             "refused": refused,
             "unresolved": self.unresolved,

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::hexadecimal;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::{Action, Specification, disassemble};
@@ -97,7 +98,10 @@ fn json(found: &Inspection) -> Value {
     let specification = found.filter.specification();
     let failing =
         specification.failing().iter().map(|(call, number)| (call.to_string(), json!(Action::Errno(*number))));
-    let files = found.files.iter().map(|file| json!({ "path": file.path, digest_key(file.kind): file.digest }));
+    let files = found
+        .files
+        .iter()
+        .map(|file| json!({ "path": path_text::text(&file.path), digest_key(file.kind): file.digest }));
     json!({
         "tool": found.tool,
         "action": specification.action(),

@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::{Assumption, FileIdentity, Policy, hexadecimal};
 use chestnut_analyzer::syscall::SyscallNr;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,7 @@ pub enum DigestKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RecordedFile {
     /// Path at the time.
+    #[serde(with = "path_text")]
     pub path: PathBuf,
     /// What the digest is of.
     pub kind: DigestKind,
@@ -109,7 +111,8 @@ struct Body {
     ceiling: SyscallNr,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     failing: BTreeMap<SyscallNr, u16>,
-    files: Vec<(PathBuf, DigestKind)>,
+    /// Paths as [`path_text`] has them.
+    files: Vec<(String, DigestKind)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rest: Option<Rest>,
     assumptions: Vec<String>,
@@ -188,8 +191,8 @@ fn encode_files(body: &mut Body, files: &[&FileIdentity], count: usize, old: &[u
     let paths: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
     body.rest = Rest::of(rest.iter().copied().filter(|file| !paths.contains(file.path.as_path())));
     let files: Vec<_> = files.iter().map(|file| identity(file)).collect();
-    body.files = files.iter().map(|(path, kind, _)| (path.to_path_buf(), *kind)).collect();
-    let mut text = serde_json::to_vec(body).map_err(|_| Error::Record { what: "a path that is not UTF-8" })?;
+    body.files = files.iter().map(|(path, kind, _)| (path_text::text(path).into_owned(), *kind)).collect();
+    let mut text = serde_json::to_vec(body).map_err(|_| Error::Record { what: "no JSON" })?;
     for (offset, length) in &body.undo {
         text.extend(slice(old, *offset, *length).ok_or_else(long)?);
     }
@@ -296,7 +299,7 @@ fn read_descriptor(cursor: &mut Cursor<'_>) -> Option<Record> {
     let body = values.next()?.ok()?;
     let mut rest = Cursor(text.get(values.byte_offset()..)?);
     let files = body.files.into_iter().zip(digests).map(|((path, kind), digest)| RecordedFile {
-        path,
+        path: path_text::path(&path),
         kind,
         digest: hexadecimal(digest),
     });

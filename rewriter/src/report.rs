@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::{AllowedCall, Evidence, FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::Rewritten;
@@ -113,16 +114,16 @@ impl Report<'_> {
     pub(crate) fn json(&self) -> Value {
         let specification = self.rewritten.filter.specification();
         let layout = &self.rewritten.layout;
-        let paths: Vec<_> = self.policy.libraries.iter().map(|FileIdentity { path, .. }| path).collect();
+        let paths = |files: &[FileIdentity]| path_text::texts(files.iter().map(|file| &file.path));
         json!({
-            "input": self.input,
-            "output": self.output,
+            "input": path_text::text(self.input),
+            "output": path_text::text(self.output),
             "allowed": specification.allowed().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "blocked": self.blocked(),
             "known": self.known(),
             "action": specification.action(),
-            "libraries": paths,
-            "executed": self.policy.executed.iter().map(|program| &program.path).collect::<Vec<_>>(),
+            "libraries": paths(&self.policy.libraries),
+            "executed": paths(&self.policy.executed),
             "unresolved": self.policy.unresolved,
             "assumptions": self.policy.assumptions,
             "not_kept": self.lost,

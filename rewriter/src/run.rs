@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::output::{self, FileError, Input};
@@ -136,7 +137,12 @@ fn restore(
     let place = output::place(input, &arguments.input, path)?;
     let lost = output::write(input, &place, old)?;
     if arguments.json {
-        let result = json!({ "input": arguments.input, "output": path, "output_bytes": old.len(), "not_kept": lost });
+        let result = json!({
+            "input": path_text::text(&arguments.input),
+            "output": path_text::text(path),
+            "output_bytes": old.len(),
+            "not_kept": lost,
+        });
         return print(stdout, &format!("{result:#}\n"));
     }
     if arguments.quiet {

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::output::FileError;
@@ -111,7 +112,12 @@ fn entry(program: &Program, outcome: &Outcome) -> Value {
             ("refused", json!({ "reason": chestnut_rewriter::command_line::one_line(refusal) }))
         }
     };
-    let mut value = json!({ "path": program.path, "output": program.output, "links": program.links, "status": status });
+    let mut value = json!({
+        "path": path_text::text(&program.path),
+        "output": path_text::text(&program.output),
+        "links": path_text::texts(&program.links),
+        "status": status,
+    });
     if let (Some(value), Value::Object(details)) = (value.as_object_mut(), details) {
         value.extend(details);
     }

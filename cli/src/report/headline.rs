@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use chestnut_analyzer::path_text;
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
 use serde_json::{Value, json};
@@ -119,7 +120,7 @@ fn json(lines: &[Line], refused: &[(&Path, String)]) -> String {
         .iter()
         .map(|line| {
             json!({
-                "path": line.path,
+                "path": path_text::text(&line.path),
                 "blocked": line.blocked,
                 "blocked_percent": share(line.blocked, known),
                 "exec_blocked": line.executes_nothing,
@@ -129,6 +130,7 @@ fn json(lines: &[Line], refused: &[(&Path, String)]) -> String {
             })
         })
         .collect();
-    let refused: Vec<_> = refused.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
+    let refused: Vec<_> =
+        refused.iter().map(|(path, reason)| json!({ "path": path_text::text(path), "reason": reason })).collect();
     format!("{:#}\n", json!({ "known": known, "programs": programs, "refused": refused }))
 }
