@@ -12,11 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use chestnut_analyzer::limits::Limits;
 use chestnut_tracer::{Phase, Trace};
 use programs::{Scratch, denying, limited, made_for, text, write_policy};
 
 fn chestnut(arguments: &[&str]) -> Command {
     limited(env!("CARGO_BIN_EXE_chestnut"), arguments)
+}
+
+fn read_trace(file: &Path) -> Trace {
+    Trace::read(file, &Limits::default()).unwrap()
 }
 
 /// Runs a command below the tracer.
@@ -25,7 +30,7 @@ fn trace(scratch: &Scratch, command: &[&str]) -> (Output, Trace) {
     let mut words = vec!["trace", "-q", "-o", file.to_str().unwrap(), "--"];
     words.extend(command);
     let output = chestnut(&words).output().unwrap();
-    (output, Trace::read(&file).unwrap())
+    (output, read_trace(&file))
 }
 
 fn build(scratch: &Scratch) -> PathBuf {
@@ -227,7 +232,7 @@ fn what_a_policy_allows_is_known() {
     let words = ["--policy", file.to_str().unwrap(), "-o", output.to_str().unwrap(), "--", traced.to_str().unwrap()];
     let status = chestnut(&["trace", "-q"]).args(words).arg("heavy").status().unwrap();
     assert_eq!(status.code(), Some(0));
-    let found = Trace::read(&output).unwrap();
+    let found = read_trace(&output);
     assert!(found.header.known.len() > 300);
     let after = found.calls.values().filter(|call| call.phase == Phase::After);
     assert_eq!(after.map(|call| call.call.as_str()).collect::<Vec<_>>(), ["getpgid"]);
@@ -304,7 +309,7 @@ fn signals_to_the_tracer_reach_the_program() {
     kill("KILL", busy.id());
     busy.wait().unwrap();
     wait_until("the program is gone", || processes(&traced) == 0);
-    let cut = Trace::read(&file).unwrap();
+    let cut = read_trace(&file);
     assert!(!cut.is_complete && cut.calls.values().any(|call| call.call == "getppid"));
 }
 
@@ -328,7 +333,7 @@ fn a_running_process_is_traced_and_let_go() {
     });
     kill("USR1", busy.id());
     assert_eq!(busy.wait().unwrap().code(), Some(8));
-    let calls = certain(by_image(&Trace::read(&file).unwrap()));
+    let calls = certain(by_image(&read_trace(&file)));
     assert_eq!(calls["traced"], BTreeSet::from(["clock_nanosleep".to_owned(), "getppid".to_owned()]));
 }
 

@@ -20,6 +20,7 @@ use crate::mapping::Mapping;
 use crate::policy::{
     AllowedCall, Assumption, AssumptionKind, CodeLocation, Evidence, FileIdentity, POLICY_FORMAT, Policy,
 };
+use crate::regular_file;
 use crate::session::Session;
 use crate::startup::Start;
 use crate::syscall::SyscallNr;
@@ -305,9 +306,7 @@ impl Analysis<'_> {
 
     /// The bytes of a file that is not larger than one may be.
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let length = std::fs::metadata(path).ok()?.len();
-        self.options.limits.check(LimitName::FileSize, "bytes of the file", length).ok()?;
-        std::fs::read(path).ok()
+        regular_file::read(path, &self.options.limits).ok()
     }
 
     /// Whatever is executed is started by a loader, which runs under the filter.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::elf::Image;
 use crate::mapping::Mapping;
+use crate::regular_file;
 
 /// What a folder of converters brings.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ pub fn read(folder: &Path) -> Converters {
     let libraries = files.into_par_iter().filter(|path| path.extension().is_some_and(|e| e == "so"));
     libraries
         .filter_map(|path| {
-            let data = Mapping::new(&std::fs::File::open(&path).ok()?).ok()?;
+            let data = Mapping::new(&regular_file::open(&path).ok()?).ok()?;
             let image = Image::parse(&data).ok()?;
             let mut found = Converters::default();
             if enters_kernel(&image) {

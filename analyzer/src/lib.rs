@@ -50,6 +50,7 @@ pub mod program;
 pub mod reachability;
 pub mod references;
 pub mod registers;
+pub mod regular_file;
 mod round;
 mod session;
 pub mod solver;

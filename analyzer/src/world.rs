@@ -21,11 +21,12 @@ use crate::explanation::{Explanation, Question};
 use crate::late_loading::{Exports, Request, configured_services, name_service_module};
 use crate::limits::Clock;
 use crate::linked::{Linked, Shelf};
-use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, load_closure};
+use crate::loader::{FileIndex, LoadError, LoadOptions, LoadedFile, LoadedSet, host_path, load_closure};
 use crate::mapping::Mapping;
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Module, ModuleRole};
 use crate::reachability::{Phase, Root};
+use crate::regular_file;
 use crate::round::{self, Brings, Findings, Names, Outcome};
 use crate::session::Session;
 use crate::startup::{self, Start};
@@ -370,7 +371,11 @@ impl<'o> World<'o> {
     fn services(&self) -> BTreeSet<String> {
         match &self.options.nss {
             Some(services) => services.iter().cloned().collect(),
-            None => configured_services(std::fs::read_to_string(self.root.join("etc/nsswitch.conf")).ok().as_deref()),
+            None => {
+                let file = host_path(self.options.root(), Path::new("/etc/nsswitch.conf"));
+                let text = file.and_then(|file| regular_file::read(&file, &self.options.limits)).ok();
+                configured_services(text.and_then(|text| String::from_utf8(text).ok()).as_deref())
+            }
         }
     }
 

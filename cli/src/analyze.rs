@@ -29,7 +29,7 @@ pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
     let report = Report { policy: &subject.policy, style, is_long: command.verbose };
     let mut text = report.summary();
     text.push_str(&report.groups());
-    text.push_str(&report.vulnerabilities(&vulnerabilities::read(&[])?));
+    text.push_str(&report.vulnerabilities(&vulnerabilities::read(&[], &command.analysis.limits())?));
     text.push_str(&report.allowed());
     for (call, number) in &subject.failing {
         let _ = writeln!(text, "  {call} fails (--exec {})", Execution::Deny(*number));

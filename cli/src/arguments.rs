@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::bpf::Action;
-use chestnut_rewriter::command_line::{AnalysisFlags, call};
+use chestnut_rewriter::command_line::{AnalysisFlags, LimitFlags, call};
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::help;
@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Export(Export),
     /// What the compiler wrote down about the functions of a program, library or object file, as JSON.
     Notes {
+        #[command(flatten)]
+        limits: LimitFlags,
+
         /// The file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -183,6 +186,9 @@ pub(crate) struct Check {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::INSPECT_HELP)]
 pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+
     /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -343,6 +349,9 @@ pub(crate) enum Format {
 #[command(after_help = help::TRACE_HELP)]
 #[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]))]
 pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+
     /// Writes the trace to a file, a JSON value a line, as it grows; without it a report is printed at the end.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -371,6 +380,9 @@ pub(crate) struct Trace {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::REFINE_HELP)]
 pub(crate) struct Refine {
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+
     /// Adds calls that were seen and that the policy does not allow.
     #[arg(long)]
     pub(crate) add: bool,
@@ -396,6 +408,9 @@ pub(crate) struct Refine {
 #[command(after_help = help::RUN_HELP)]
 #[command(group = ArgGroup::new("mode").required(true).args(["ask", "learn", "log"]))]
 pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+
     /// Asks about a call that is not allowed, while its caller waits.
     #[arg(long)]
     pub(crate) ask: bool,
@@ -433,6 +448,9 @@ pub(crate) struct Run {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::VIOLATION_HELP)]
 pub(crate) struct ExplainViolation {
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+
     /// Text that holds lines of the kernel's audit log (dmesg, journalctl -k, audit.log); standard input if not given.
     #[arg(value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,

@@ -36,7 +36,7 @@ struct Drift {
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Check, style: Style) -> Result<(String, ExitCode), Failure> {
-    let bytes = program::read(&command.file)?;
+    let bytes = program::read(&command.file, &command.analysis.limits())?;
     let refused = |source| Failure::Refused { path: command.file.clone(), source };
     let found = chestnut_rewriter::inspect(&bytes).map_err(refused)?;
     let policy = subject::needs(&command.file, &command.analysis)?;

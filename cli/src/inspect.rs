@@ -19,7 +19,7 @@ use crate::style::Style;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Inspect, style: Style) -> Result<String, Failure> {
-    let bytes = program::read(&command.file)?;
+    let bytes = program::read(&command.file, &command.limits.limits())?;
     let found =
         chestnut_rewriter::inspect(&bytes).map_err(|source| Failure::Refused { path: command.file.clone(), source })?;
     if command.json {

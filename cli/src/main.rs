@@ -75,7 +75,7 @@ fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>,
         Command::Check(command) => return with_status(check::run(command, style)?),
         Command::Explain(command) => explain::run(command, style)?,
         Command::Inspect(command) => inspect::run(command, style)?,
-        Command::Notes { file } => notes::run(file)?,
+        Command::Notes { file, limits } => notes::run(file, &limits.limits())?,
         // What is asked of a compiler never comes here.
         Command::Cc { .. } | Command::Cxx { .. } => String::new(),
         Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),

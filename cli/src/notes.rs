@@ -4,15 +4,23 @@
 
 use std::path::Path;
 
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::notes::{FunctionNote, Handed, ModuleNote, Notes, SeenFunction, SyscallNote, VariableNote};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::program;
 
+/// What an ELF file begins with.
+const ELF: &[u8] = b"\x7fELF";
+
 /// Does what the arguments say.
-pub(crate) fn run(file: &Path) -> Result<String, Failure> {
-    let bytes = program::read(file)?;
+pub(crate) fn run(file: &Path, limits: &Limits) -> Result<String, Failure> {
+    let bytes = program::read(file, limits)?;
+    if !bytes.starts_with(ELF) {
+        let source = chestnut_rewriter::Error::NotElf { found: bytes.iter().take(ELF.len()).copied().collect() };
+        return Err(Failure::Refused { path: file.to_owned(), source });
+    }
     let notes = Notes::read(&bytes).map_err(|source| Failure::Notes { path: file.to_owned(), source })?;
     let value = json!({
         "functions": notes.functions.iter().map(function).collect::<Vec<_>>(),

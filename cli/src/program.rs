@@ -3,29 +3,23 @@
 //! Input: the file that a command is about, or a name by which it is executed. Output: its bytes, its path, or the policy
 //! that it holds.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::limits::Limits;
+use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::policy::{POLICY_FORMAT, Policy};
+use chestnut_analyzer::regular_file::read_all;
 use chestnut_rewriter::output::{self, FileError};
 
 use crate::failure::Failure;
 
 /// Reads a file; `-` is standard input.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    read_within(path, &Limits::default())
-}
-
-/// The same with limits that flags have set.
-pub(crate) fn read_within(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
     if !is_stream(path) {
         return Ok(output::read(path, limits)?.bytes);
     }
-    let mut bytes = Vec::new();
     let unreadable = |source| FileError::Read { path: "standard input".into(), source };
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    let input = std::io::stdin().lock();
+    Ok(read_all(input, 0, LimitName::FileSize, "bytes of standard input", limits).map_err(unreadable)?)
 }
 
 /// Whether a path stands for standard input or output.
@@ -35,12 +29,25 @@ pub(crate) fn is_stream(path: &Path) -> bool {
 
 /// Writes a file that is no program.
 pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source }.into())
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
+    Ok(output::write_text(path, bytes.as_ref()).map_err(failed)?)
+}
+
+/// Makes sure that what a command writes does not go where the program is that it is about.
+pub(crate) fn check_place(output: Option<&PathBuf>, input: &Path) -> Result<(), Failure> {
+    match output.filter(|output| output::is_same_file(output, input)) {
+        Some(output) => Err(FileError::SameFile { input: input.to_owned(), output: output.clone() }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Reads a policy.
-pub(crate) fn read_policy(path: &Path) -> Result<Policy, Failure> {
-    parse_policy(path, &read(path)?)
+pub(crate) fn read_policy(path: &Path, limits: &Limits) -> Result<Policy, Failure> {
+    let bytes = read(path, limits)?;
+    let too_large = |source| FileError::TooLarge { path: path.to_owned(), source };
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    limits.check(LimitName::PolicySize, "bytes of the policy", length).map_err(too_large)?;
+    parse_policy(path, &bytes)
 }
 
 /// Parses a policy.
@@ -57,8 +64,8 @@ pub(crate) fn parse_policy(path: &Path, bytes: &[u8]) -> Result<Policy, Failure>
 }
 
 /// Reads the policy of a program that is to be executed; a script has none of its own, so that anything goes.
-pub(crate) fn policy_for(path: &Path, program: &Path, bytes: &[u8]) -> Result<Policy, Failure> {
-    let policy = read_policy(path)?;
+pub(crate) fn policy_for(path: &Path, program: &Path, bytes: &[u8], limits: &Limits) -> Result<Policy, Failure> {
+    let policy = read_policy(path, limits)?;
     let is_script = bytes.starts_with(b"#!");
     if is_script || chestnut_tracer::is_program_of(&policy, bytes) {
         return Ok(policy);

@@ -10,8 +10,12 @@ use crate::program;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Refine, messages: &Messages) -> Result<String, Failure> {
-    let policy = program::read_policy(&command.policy)?;
-    let traces = command.traces.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let limits = command.limits.limits();
+    for trace in &command.traces {
+        program::check_place(command.output.as_ref(), trace)?;
+    }
+    let policy = program::read_policy(&command.policy, &limits)?;
+    let traces = command.traces.iter().map(|path| Trace::read(path, &limits)).collect::<Result<Vec<_>, _>>()?;
     let found = Refinement::new(&policy, &traces)?;
     let changes = Changes { add: command.add, remove_unused: command.remove_unused };
     let text = found.text(&policy, changes);

@@ -27,10 +27,12 @@ struct Plain {
 pub(crate) fn run(command: &Run, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let Some(name) = command.command.first() else { return Ok((String::new(), ExitCode::FAILURE)) };
     let executable = program::executable(name)?;
-    let bytes = program::read(&executable)?;
+    program::check_place(command.output.as_ref(), &executable)?;
+    let limits = command.limits.limits();
+    let bytes = program::read(&executable, &limits)?;
     let patched = chestnut_rewriter::inspect(&bytes).ok();
     let allowed: BTreeSet<SyscallNr> = match (&command.policy, &patched) {
-        (Some(path), _) => program::policy_for(path, &executable, &bytes)?.allowed.into_keys().collect(),
+        (Some(path), _) => program::policy_for(path, &executable, &bytes, &limits)?.allowed.into_keys().collect(),
         (None, Some(found)) => found.filter.specification().allowed().clone(),
         (None, None) => {
             let wrong = |source| Failure::RecordedFlags { path: executable.clone(), source };

@@ -49,7 +49,7 @@ impl Subject {
 
     /// The same for one of many.
     pub(crate) fn one_of(session: &Session, path: &Path, flags: &AnalysisFlags) -> Result<Self, Failure> {
-        let bytes = program::read_within(path, &flags.limits())?;
+        let bytes = program::read(path, &flags.limits())?;
         if bytes.starts_with(b"{") {
             return Ok(Self::new(program::parse_policy(path, &bytes)?, None, flags));
         }
@@ -65,8 +65,7 @@ impl Subject {
         flags: &AnalysisFlags,
         question: &Question,
     ) -> Result<(Self, Explanation), Failure> {
-        let Opened { original, patched, flags } =
-            Opened::new(path, &program::read_within(path, &flags.limits())?, flags)?;
+        let Opened { original, patched, flags } = Opened::new(path, &program::read(path, &flags.limits())?, flags)?;
         let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
         let (policy, explanation) = flags.explain(path, original.as_deref(), question).map_err(analysis)?;
         Ok((Self::new(policy, patched, &flags), explanation))
@@ -128,7 +127,7 @@ impl Subject {
 
 /// What the program in a file can call, whatever a filter in the file says.
 pub(crate) fn needs(path: &Path, flags: &AnalysisFlags) -> Result<Policy, Failure> {
-    let Opened { original, flags, .. } = Opened::new(path, &program::read_within(path, &flags.limits())?, flags)?;
+    let Opened { original, flags, .. } = Opened::new(path, &program::read(path, &flags.limits())?, flags)?;
     let analysis = |source| Failure::Analysis { path: path.to_owned(), source };
     let policy = flags.analyze(path, original.as_deref()).map_err(analysis)?;
     Ok(Subject::new(policy, None, &flags).policy)

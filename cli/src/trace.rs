@@ -15,6 +15,9 @@ use crate::program;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Trace, messages: &Messages) -> Result<(String, ExitCode), Failure> {
+    if let Some(executable) = command.command.first().and_then(|name| program::executable(name).ok()) {
+        program::check_place(command.output.as_ref(), &executable)?;
+    }
     let target = match command.pid {
         Some(pid) => Target::Process(pid),
         None => Target::Command(command.command.clone()),
@@ -42,8 +45,9 @@ pub(crate) fn may_draw(is_attached: bool) -> bool {
 fn known(command: &Trace) -> Result<Option<BTreeSet<SyscallNr>>, Failure> {
     let (Some(path), Some(name)) = (&command.policy, command.command.first()) else { return Ok(None) };
     let executable = program::executable(name)?;
-    let bytes = program::read(&executable)?;
-    let policy = program::policy_for(path, &executable, &bytes)?;
+    let limits = command.limits.limits();
+    let bytes = program::read(&executable, &limits)?;
+    let policy = program::policy_for(path, &executable, &bytes, &limits)?;
     Ok(Some(policy.allowed.into_keys().collect()))
 }
 

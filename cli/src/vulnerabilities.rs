@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
 
@@ -44,12 +45,12 @@ pub(crate) struct Tally {
 }
 
 /// The project's table and those that the user names. A later line about the same name replaces the earlier one.
-pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Vulnerability>, Failure> {
+pub(crate) fn read(files: &[PathBuf], limits: &Limits) -> Result<Vec<Vulnerability>, Failure> {
     let mut found = Vec::new();
     // The project's own table is right: a test reads it.
     add(&mut found, OWN).ok();
     for path in files {
-        let text = program::read(path)?;
+        let text = program::read(path, limits)?;
         add(&mut found, &String::from_utf8_lossy(&text)).map_err(|reason| wrong(path, reason))?;
     }
     Ok(found)

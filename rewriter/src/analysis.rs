@@ -4,11 +4,11 @@
 //! `--deny` change.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
+use chestnut_analyzer::regular_file::read_all;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::one_line;
 use chestnut_rewriter::output;
@@ -66,19 +66,31 @@ fn read_for(arguments: &Arguments, path: &Path, program: &[u8]) -> Result<Policy
 
 fn read(path: &Path, limits: &Limits) -> Result<Policy, Failure> {
     let wrong = |reason: String| Failure::NamedFile { flag: "--policy", path: path.to_owned(), reason };
-    let most = limits.get(LimitName::PolicySize).saturating_add(1);
-    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().min(most).saturating_add(1));
-    let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    File::open(path)
-        .and_then(|file| file.take(most).read_to_end(&mut text))
+    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().saturating_add(1));
+    // A pipe is as good as a file: a shell makes one of `<(command)`.
+    let text = File::open(path)
+        .and_then(|file| read_all(file, length, LimitName::PolicySize, "bytes of the policy", limits))
         .map_err(|error| wrong(error.to_string()))?;
-    let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-    limits.check(LimitName::PolicySize, "bytes of the policy", length).map_err(|excess| wrong(excess.to_string()))?;
     let policy: Policy = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     if policy.format == POLICY_FORMAT {
         Ok(policy)
     } else {
         Err(wrong(format!("format {}, expected {POLICY_FORMAT}", policy.format)))
+    }
+}
+
+/// Makes sure that the policy does not go where a program is, or is about to be.
+pub(crate) fn check_place(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(path) = &arguments.emit_policy else { return Ok(()) };
+    // A name that is not there yet can only be the same by its letters.
+    let is_same = |other: &Path| path == other || output::is_same_file(path, other);
+    let mut programs = std::iter::once(&arguments.input).chain(&arguments.output);
+    match programs.find(|other| is_same(other)) {
+        Some(other) => {
+            let reason = format!("the same file as {}: write to another one", other.display());
+            Err(Failure::NamedFile { flag: "--emit-policy", path: path.clone(), reason })
+        }
+        None => Ok(()),
     }
 }
 
@@ -90,5 +102,5 @@ pub(crate) fn emit(arguments: &Arguments, policy: &Policy) -> Result<(), Failure
     let wrong = |reason: String| Failure::NamedFile { flag: "--emit-policy", path: path.clone(), reason };
     let mut text = serde_json::to_string_pretty(policy).map_err(|error| wrong(error.to_string()))?;
     text.push('\n');
-    std::fs::write(path, text).map_err(|error| wrong(error.to_string()))
+    output::write_text(path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
 }

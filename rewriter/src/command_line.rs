@@ -18,6 +18,28 @@ use clap::{Args, Parser};
 
 use crate::bpf::errno;
 
+/// What is told to a command that reads files without an analysis.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LimitFlags {
+    /// Sets a limit that a file goes beyond: file-size, policy-size (bytes).
+    #[arg(long = "limit", value_name = "NAME=N")]
+    limits: Vec<Limit>,
+}
+
+impl LimitFlags {
+    /// The limits, as the flags set them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        set(&self.limits)
+    }
+}
+
+fn set(flags: &[Limit]) -> Limits {
+    let mut limits = Limits::default();
+    flags.iter().for_each(|limit| limits.set(*limit));
+    limits
+}
+
 /// What the analysis is told.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "What the analysis looks at")]
@@ -198,9 +220,7 @@ impl AnalysisFlags {
     /// The limits, as the flags set them.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
-        self.limits.iter().for_each(|limit| limits.set(*limit));
-        limits
+        set(&self.limits)
     }
 
     fn options(&self, original: Option<&[u8]>) -> Result<Options, AnalysisError> {

@@ -130,6 +130,13 @@ pub fn is_of_bytes(policy: &Policy, path: &Path, bytes: &[u8]) -> Result<(), Fil
     }
 }
 
+/// Whether two paths lead to the same file.
+#[must_use]
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    place(one).is_some_and(|one| Some(one) == place(other))
+}
+
 /// Where OUT really is, having made sure that it may be written.
 ///
 /// # Errors
@@ -171,6 +178,37 @@ fn folder_of(path: &Path) -> &Path {
 /// Whatever the system says; OUT is as it was then.
 pub fn write(input: &Input, path: &Path, bytes: &[u8]) -> Result<Vec<String>, FileError> {
     write_file(input, path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
+/// Writes a file that is no program: whole, or the old one stays. Into a device or a pipe it is written as it comes.
+///
+/// # Errors
+///
+/// Whatever the system says.
+pub fn write_text(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A name of what is open already (`/dev/stdout`): whoever opened it goes on to write there.
+    let is_open = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
+    let (path, mode) = match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() || is_open => return std::fs::write(path, text),
+        Ok(there) => (std::fs::canonicalize(path)?, Some(there.mode() & PERMISSIONS)),
+        // A link that leads nowhere is made to lead somewhere, as by any other program.
+        Err(_) if std::fs::symlink_metadata(path).is_ok() => return std::fs::write(path, text),
+        Err(_) => (path.to_owned(), None),
+    };
+    let mut builder = tempfile::Builder::new();
+    // What the umask leaves of it.
+    builder.prefix(".chestnut-").permissions(PermissionsExt::from_mode(0o666));
+    let mut temporary = match builder.tempfile_in(folder_of(&path)) {
+        // Who may write to the file may not do so to its folder.
+        Err(_) if mode.is_some() => return std::fs::write(path, text),
+        temporary => temporary?,
+    };
+    temporary.write_all(text)?;
+    if let Some(mode) = mode {
+        temporary.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
+    }
+    temporary.persist(&path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 fn write_file(input: &Input, path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {

@@ -21,6 +21,7 @@ use crate::report::Report;
 
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
+    analysis::check_place(arguments)?;
     let mut input = output::read(&arguments.input, &arguments.analysis.limits())?;
     let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
     if arguments.unpatch {

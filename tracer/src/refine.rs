@@ -315,7 +315,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t");
         std::fs::write(&path, TRACE.replace("KNOWN", known)).unwrap();
-        Trace::read(Path::new(&path)).unwrap()
+        Trace::read(Path::new(&path), &chestnut_analyzer::limits::Limits::default()).unwrap()
     }
 
     fn names(calls: &[SyscallNr]) -> Vec<String> {

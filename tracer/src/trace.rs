@@ -5,9 +5,12 @@
 //! from time to time before), so that a call which has none was seen at least once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::policy::{CodeLocation, FileIdentity};
+use chestnut_analyzer::regular_file::read_all;
 use chestnut_analyzer::syscall::SyscallNr;
 use serde::{Deserialize, Serialize};
 
@@ -174,9 +177,13 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// It is none, is of another version, or has a broken line before its last one.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    /// It is none, is too large, is of another version, or has a broken line before its last one.
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().saturating_add(1));
+        // A pipe is as good as a file: a shell makes one of `<(command)`.
+        let bytes =
+            File::open(path).and_then(|file| read_all(file, length, LimitName::FileSize, "bytes of the trace", limits));
+        let bytes = bytes.map_err(|source| Error::Read { path: path.to_owned(), source })?;
         Self::parse(path, &bytes)
     }
 

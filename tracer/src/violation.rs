@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::loader::{LoadOptions, load_closure};
+use chestnut_analyzer::regular_file;
 use chestnut_analyzer::syscall::SyscallNr;
 use object::elf::PF_X;
 use object::{Object, ObjectSegment, SegmentFlags};
@@ -99,10 +101,15 @@ fn explain_one(violation: &Violation, count: usize) -> String {
     text
 }
 
+/// The bytes of a file that the log names, and nothing else: what stands there may be a pipe.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    regular_file::read(path, &Limits::default())
+}
+
 /// What a person decided about a call when the program was patched, or since.
 fn decision(program: &Path, number: u64) -> Option<&'static str> {
     let call = u32::try_from(number).ok().map(SyscallNr)?;
-    let found = chestnut_rewriter::inspect(&std::fs::read(program).ok()?).ok()?;
+    let found = chestnut_rewriter::inspect(&read(program).ok()?).ok()?;
     if found.filter.specification().allowed().contains(&call) {
         return Some("the file that is there now allows it: this was before, or by a filter that it inherited");
     }
@@ -152,7 +159,7 @@ fn places(violation: &Violation) -> Vec<String> {
     }
     let mut places = Vec::new();
     for path in files(&violation.program) {
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(bytes) = read(&path) else { continue };
         let module = Module::parse(&bytes);
         for address in instructions(&bytes, violation.ip) {
             places.push(place(&path, &module, address));
@@ -170,7 +177,7 @@ fn living_place(violation: &Violation) -> Option<String> {
     let address = violation.ip.checked_sub(2)?;
     let maps = maps::executable(violation.pid).ok()?;
     let mapping = maps.iter().find(|mapping| mapping.offset_of(address).is_some() && mapping.is_file())?;
-    let module = Module::parse(&std::fs::read(&mapping.path).ok()?);
+    let module = Module::parse(&read(&mapping.path).ok()?);
     Some(place(&mapping.path, &module, module.address(mapping.offset_of(address)?)?))
 }
 
@@ -182,7 +189,7 @@ fn place(path: &Path, module: &Module, address: u64) -> String {
 /// The program and what it loads at start: what the record of a patched one lists, else the usual ones.
 fn files(program: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::from([program.to_owned()]);
-    let Ok(bytes) = std::fs::read(program) else { return files };
+    let Ok(bytes) = read(program) else { return files };
     if let Ok(found) = chestnut_rewriter::inspect(&bytes) {
         files.extend(found.files.into_iter().skip(1).map(|file| file.path));
         return files;

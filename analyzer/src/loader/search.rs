@@ -17,6 +17,7 @@ use super::configuration;
 use super::error::LoadError;
 use super::file::{FileIndex, LoadedFile};
 use super::root::{Place, Root};
+use crate::limits::Limits;
 
 /// Subfolders that glibc prefers on processors that have the features: `glibc-hwcaps` since 2.33, the others (and
 /// their combinations with `tls`) up to 2.36.
@@ -56,10 +57,10 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn new(kind: LoaderKind, root: &Root) -> Result<Self, LoadError> {
+    pub(super) fn new(kind: LoaderKind, root: &Root, limits: &Limits) -> Result<Self, LoadError> {
         let system_folders = match kind {
-            LoaderKind::Glibc => configuration::glibc_folders(root)?,
-            LoaderKind::Musl => configuration::musl_folders(root)?,
+            LoaderKind::Glibc => configuration::glibc_folders(root, limits)?,
+            LoaderKind::Musl => configuration::musl_folders(root, limits)?,
         };
         Ok(Self { kind, system_folders, variants: FxHashMap::default(), relative: Vec::new() })
     }

@@ -54,7 +54,7 @@ impl LoadedSet {
         let place = root.place_of(program).map_err(read(program))?;
         let program_file = LoadedFile::open_as(&root, place, options.original.clone(), &options.limits)?;
         let interpreter = program_file.needs.interpreter.clone();
-        let search = Search::new(kind_of(interpreter.as_deref()), &root)?;
+        let search = Search::new(kind_of(interpreter.as_deref()), &root, &options.limits)?;
         let mut given = FxHashMap::default();
         for library in &options.libraries {
             let place = root.place_of(library).map_err(read(library))?;

@@ -32,6 +32,7 @@ struct Profile<'run> {
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Export) -> Result<Vec<u8>, Failure> {
+    program::check_place(command.output.as_ref(), &command.file)?;
     let mut flags = command.analysis.clone();
     if !command.at_entry {
         flags.exec_target.push("self".to_owned());

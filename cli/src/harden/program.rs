@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use chestnut_analyzer::Session;
 use chestnut_analyzer::loader::{host_path, identity};
 use chestnut_analyzer::policy::{Policy, UnresolvedSite};
+use chestnut_analyzer::regular_file;
 use chestnut_rewriter::command_line::{AnalysisError, one_line, unresolved_text};
 use chestnut_rewriter::output::{self, FileError, Input};
 use chestnut_rewriter::{FilterOptions, Inspection, MadeWith, RecordedFile};
@@ -102,7 +103,8 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     } else {
         None
     };
-    let there = if command.in_place { patched } else { std::fs::read(&program.output).ok() };
+    let there =
+        if command.in_place { patched } else { regular_file::read(&program.output, &command.analysis.limits()).ok() };
     if !command.again && there.is_some_and(|there| is_done(command, program, &input, &there, &options)) {
         return Ok(Outcome::Unchanged);
     }
@@ -144,7 +146,8 @@ fn is_done(command: &Harden, program: &Program, input: &Input, there: &[u8], opt
 fn are_libraries_the_same(command: &Harden, found: &Inspection) -> bool {
     let is_same = |recorded: &RecordedFile| {
         let path = host_path(&command.analysis.root, &recorded.path);
-        path.and_then(std::fs::read).is_ok_and(|bytes| recorded.is(&identity(&recorded.path, &bytes)))
+        let bytes = path.and_then(|path| regular_file::read(&path, &command.analysis.limits()));
+        bytes.is_ok_and(|bytes| recorded.is(&identity(&recorded.path, &bytes)))
     };
     // The first is the program.
     found.rest.is_none() && found.files.iter().skip(1).all(is_same)

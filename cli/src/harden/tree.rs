@@ -5,12 +5,16 @@
 //! has no permission bit for execution.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::loader::host_path;
+use chestnut_analyzer::regular_file::read_all;
 use chestnut_rewriter::output::FileError;
 use walkdir::WalkDir;
 
@@ -44,7 +48,7 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
     let unreadable = |path: &Path, source| FileError::Read { path: path.to_owned(), source };
     let root = root.canonicalize().map_err(|source| unreadable(root, source))?;
     let (paths, is_named) = match &command.list {
-        Some(list) => (listed(&root, list)?, true),
+        Some(list) => (listed(&root, list, &command.analysis.limits())?, true),
         // What another run has written is not there to be patched again.
         None => (all(&root, command.out.as_ref().and_then(|out| out.canonicalize().ok()).as_deref())?, false),
     };
@@ -81,13 +85,17 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
 }
 
 /// The files that a list names, a path of the tree a line; links are followed within the tree.
-fn listed(root: &Path, list: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let text = std::fs::read_to_string(list).map_err(|source| FileError::Read { path: list.to_owned(), source })?;
-    let paths = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+fn listed(root: &Path, list: &Path, limits: &Limits) -> Result<Vec<PathBuf>, Failure> {
+    let text = File::open(list).and_then(|file| read_all(file, 0, LimitName::PolicySize, "bytes of the list", limits));
+    let text = text.map_err(|source| FileError::Read { path: list.to_owned(), source })?;
+    // Bytes, as paths are.
+    let paths = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     paths
+        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
         .map(|line| {
+            let line = Path::new(OsStr::from_bytes(line));
             let path = Path::new("/").join(line);
-            let unreadable = |source| FileError::Read { path: PathBuf::from(line), source };
+            let unreadable = |source| FileError::Read { path: line.to_owned(), source };
             Ok(host_path(root, &path).map_err(unreadable)?)
         })
         .collect()

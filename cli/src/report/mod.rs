@@ -21,11 +21,12 @@ use crate::{program, vulnerabilities};
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Report, style: Style) -> Result<(String, ExitCode), Failure> {
-    let known = vulnerabilities::read(&command.vulnerabilities)?;
+    let known = vulnerabilities::read(&command.vulnerabilities, &command.analysis.limits())?;
     if command.table {
         return headline::run(command, &known, style);
     }
     let [file] = command.files.as_slice() else { return Err(Failure::ManyPrograms) };
+    program::check_place(command.output.as_ref(), file)?;
     let subject = Subject::of(file, &command.analysis)?;
     let filter = match subject.filter() {
         Some(filter) => filter.clone(),
