@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use chestnut_rewriter::inspect;
 use programs::{Scratch, read, read_policy, text};
@@ -208,4 +209,25 @@ fn links_of_a_tree_stay_in_it() {
     assert_done(&system.patch("getent", &["--emit-policy", policy.to_str().unwrap()]));
     let said = text(&read(&policy));
     assert!(said.contains("libnss_wonderful.so.2"), "{said}");
+}
+
+/// A search path of more folders than anybody has; with the limit raised it is searched, and once only.
+#[test]
+fn search_paths_without_end() {
+    let scratch = Scratch::new();
+    let [source, response, program, out] = ["source.c", "response", "program", "out"].map(|name| scratch.path(name));
+    std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    let folders: Vec<_> = (0..11_000).map(|number| format!("/{number:x}")).collect();
+    std::fs::write(&response, format!("-rpath {}\n", folders.join(":"))).unwrap();
+    let linked = format!("-Wl,@{}", response.display());
+    assert!(Command::new("gcc").arg(&source).arg("-o").arg(&program).arg(linked).status().unwrap().success());
+    let refused = patch(&["--nss", "files"], &[&program, &out]);
+    assert_refused(
+        &refused,
+        1,
+        "folders that libraries are sought in: 4097, over the limit of 4096; --limit files=N raises it",
+    );
+    let start = Instant::now();
+    assert_done(&patch(&["--nss", "files", "--limit", "files=20000"], &[&program, &out]));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

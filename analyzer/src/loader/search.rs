@@ -11,13 +11,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::configuration;
 use super::error::LoadError;
 use super::file::{FileIndex, LoadedFile};
 use super::root::{Place, Root};
-use crate::limits::Limits;
+use crate::limits::{LimitName, Limits};
 
 /// Subfolders that glibc prefers on processors that have the features: `glibc-hwcaps` since 2.33, the others (and
 /// their combinations with `tls`) up to 2.36.
@@ -54,6 +54,7 @@ pub(super) struct Search {
     variants: FxHashMap<Place, Vec<Place>>,
     /// Search paths that depend on the working directory, by file.
     relative: Vec<(FileIndex, PathBuf)>,
+    limits: Limits,
 }
 
 impl Search {
@@ -62,7 +63,7 @@ impl Search {
             LoaderKind::Glibc => configuration::glibc_folders(root, limits)?,
             LoaderKind::Musl => configuration::musl_folders(root, limits)?,
         };
-        Ok(Self { kind, system_folders, variants: FxHashMap::default(), relative: Vec::new() })
+        Ok(Self { kind, system_folders, variants: FxHashMap::default(), relative: Vec::new(), limits: *limits })
     }
 
     /// The configured and built-in folders.
@@ -75,8 +76,9 @@ impl Search {
         &self.relative
     }
 
-    /// The folders to search for a library that the last file of `files[requester]`'s chain asks for, in order.
-    pub(super) fn folders(&mut self, files: &[LoadedFile], requester: FileIndex) -> Vec<Place> {
+    /// The folders to search for a library that the last file of `files[requester]`'s chain asks for, in order; refused if
+    /// they are more than a process may load files, since each is looked into for each library.
+    pub(super) fn folders(&mut self, files: &[LoadedFile], requester: FileIndex) -> Result<Vec<Place>, LoadError> {
         let mut folders = Vec::new();
         let chain = chain(files, requester);
         let own = chain.first();
@@ -86,31 +88,27 @@ impl Search {
                 // DT_RPATH counts for the libraries' libraries too, but not for a file that has DT_RUNPATH.
                 if own.is_none_or(|(_, file)| file.needs.runpath.is_none()) {
                     for (index, file) in chain.iter().filter(|(_, file)| file.needs.runpath.is_none()) {
-                        self.add_paths(*index, file, file.needs.rpath.as_deref(), &mut folders);
+                        self.add_paths(*index, file, file.needs.rpath.as_deref(), &mut folders)?;
                     }
                 }
                 if let Some((index, file)) = own {
-                    self.add_paths(*index, file, file.needs.runpath.as_deref(), &mut folders);
+                    self.add_paths(*index, file, file.needs.runpath.as_deref(), &mut folders)?;
                 }
             }
             LoaderKind::Musl => {
                 // musl takes both for the same, and inherits both.
                 for (index, file) in &chain {
                     let paths = file.needs.runpath.as_deref().or(file.needs.rpath.as_deref());
-                    self.add_paths(*index, file, paths, &mut folders);
+                    self.add_paths(*index, file, paths, &mut folders)?;
                 }
             }
         }
         if uses_defaults {
             folders.extend(self.system_folders.iter().map(Place::in_root));
         }
-        let mut unique: Vec<Place> = Vec::with_capacity(folders.len());
-        for folder in folders {
-            if !unique.contains(&folder) {
-                unique.push(folder);
-            }
-        }
-        unique
+        let mut known = FxHashSet::default();
+        folders.retain(|folder| known.insert(folder.clone()));
+        Ok(folders)
     }
 
     /// The variant folders of `folder` that exist.
@@ -125,8 +123,14 @@ impl Search {
     }
 
     /// Adds the elements of a `DT_RPATH` or `DT_RUNPATH` of `file`.
-    fn add_paths(&mut self, index: FileIndex, file: &LoadedFile, paths: Option<&[u8]>, folders: &mut Vec<Place>) {
-        let Some(paths) = paths else { return };
+    fn add_paths(
+        &mut self,
+        index: FileIndex,
+        file: &LoadedFile,
+        paths: Option<&[u8]>,
+        folders: &mut Vec<Place>,
+    ) -> Result<(), LoadError> {
+        let Some(paths) = paths else { return Ok(()) };
         for element in paths.split(|byte| *byte == b':') {
             for place in expand(file, element) {
                 if place.path.is_absolute() {
@@ -135,7 +139,11 @@ impl Search {
                     self.relative.push((index, place.path));
                 }
             }
+            let found = u64::try_from(folders.len().saturating_add(self.relative.len())).unwrap_or(u64::MAX);
+            let checked = self.limits.check(LimitName::Files, "folders that libraries are sought in", found);
+            checked.map_err(|source| LoadError::Limit { path: file.host_path().to_owned(), source })?;
         }
+        Ok(())
     }
 }
 

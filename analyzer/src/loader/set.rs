@@ -267,7 +267,7 @@ impl LoadedSet {
             }
             return Err(self.missing(name, requester, &[], foreign));
         }
-        let folders = self.search.folders(&self.files, requester);
+        let folders = self.search.folders(&self.files, requester)?;
         let mut variants = Vec::new();
         for folder in &folders {
             let places: Vec<Place> = self.search.variants(&self.root, folder).iter().map(|at| at.join(path)).collect();
