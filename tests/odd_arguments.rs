@@ -167,3 +167,49 @@ fn notes_are_of_object_files() {
         assert!(text(&output.stderr).contains("not an ELF file"), "{}", text(&output.stderr));
     }
 }
+
+/// Replaces bytes of a file wherever they stand.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let places: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
+    assert!(!places.is_empty() && old.len() == new.len());
+    places.iter().for_each(|at| bytes[*at..at + new.len()].copy_from_slice(new));
+    bytes
+}
+
+/// Symbols, libraries and paths do nothing to a terminal, forge no line, and end no comment.
+#[test]
+fn names_that_a_terminal_obeys() {
+    let scratch = Scratch::new();
+    let (source, program) = (scratch.path("source.s"), scratch.path("program"));
+    let code = "\t.globl _start\n\t.type _start, @function\n_start:\n\tcall victim_of_names\n\tmov $231,%eax\n\tsyscall\n\
+                \t.type victim_of_names, @function\nvictim_of_names:\n\tmov $110,%eax\n\tsyscall\n\tret\n";
+    std::fs::write(&source, code).unwrap();
+    let built = Command::new("gcc").args(["-nostdlib", "-static", "-o"]).args([&program, &source]).status().unwrap();
+    assert!(built.success());
+    std::fs::write(&program, replaced(&read(&program), b"victim_of_names", b"\x1b[2J\x1b[Hno\nline\r")).unwrap();
+    let file = program.to_str().unwrap();
+    for command in [&["explain", file, "getppid"][..], &["analyze", "-v", file]] {
+        let output = chestnut(&words(command), "/dev/null");
+        let said = text(&output.stdout);
+        assert!(said.contains(r"\u{1b}[2J\u{1b}[Hno\u{a}line\u{d}"), "{said}");
+        assert!(!said.contains(|character: char| character.is_control() && character != '\n'), "{said:?}");
+    }
+    // A library that is not there, of which the one line of the failure speaks.
+    std::fs::write(&program, replaced(&read(Path::new("/bin/true")), b"libc.so.6\0", b"\x1b[2Jx\nok\n\0")).unwrap();
+    let output = chestnut(&words(&["analyze", file]), "/dev/null");
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said:?}");
+    assert!(said.contains(r"the library \u{1b}[2Jx\u{a}ok\u{a} that"), "{said:?}");
+    // A path in the comment of a profile.
+    let folder = scratch.path("a*");
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("b\nSystemCallFilter=~read");
+    std::fs::copy("/bin/true", &program).unwrap();
+    for (format, end) in [("systemd", "\nSystemCallFilter=~read"), ("c", "*/b")] {
+        let output =
+            chestnut(&words(&["export", "--nss", "files", "--format", format, program.to_str().unwrap()]), "/dev/null");
+        let said = text(&output.stdout);
+        assert!(output.status.success() && said.contains("SystemCallFilter=~read") && !said.contains(end), "{said}");
+    }
+}

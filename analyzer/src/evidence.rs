@@ -11,6 +11,7 @@ use crate::address::Vaddr;
 use crate::callers::Callers;
 use crate::guards::Guards;
 use crate::origins::{Origins, Seen, origins};
+use crate::plain_text;
 use crate::policy::{AllowedCall, CodeLocation, Evidence, UnresolvedReason, UnresolvedSite};
 use crate::program::{ModuleId, Program};
 use crate::reachability::{FunctionKey, Node, Reachable, path};
@@ -124,6 +125,7 @@ fn symbol(module: &crate::program::Module<'_>, address: Vaddr) -> Option<String>
         return None;
     }
     let name = String::from_utf8_lossy(hint.name);
+    let name = plain_text::line(&name);
     match address.checked_offset_from(hint.address)? {
         0 => Some(name.into_owned()),
         distance => Some(format!("{name}+{distance:#x}")),

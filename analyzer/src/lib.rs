@@ -45,6 +45,7 @@ pub mod notes;
 pub mod open_sites;
 pub mod origins;
 pub mod path_text;
+pub mod plain_text;
 pub mod policy;
 pub mod program;
 pub mod reachability;

@@ -28,6 +28,7 @@ mod vulnerabilities;
 use std::io::Write;
 use std::process::ExitCode;
 
+use chestnut_analyzer::plain_text;
 use chestnut_rewriter::command_line::{one_line, print};
 use chestnut_tracer::Messages;
 use clap::FromArgMatches;
@@ -69,26 +70,32 @@ fn main() -> ExitCode {
 }
 
 /// What is to be printed, and the exit status.
-fn run(command: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>, ExitCode), Failure> {
-    let text = match command {
+fn run(asked: &Command, style: Style, messages: &Messages) -> Result<(Vec<u8>, ExitCode), Failure> {
+    let text = match asked {
         Command::Analyze(command) => analyze::run(command, style)?,
-        Command::Check(command) => return with_status(check::run(command, style)?),
+        Command::Check(command) => return with_status(check::run(command, style)?, asked),
         Command::Explain(command) => explain::run(command, style)?,
         Command::Inspect(command) => inspect::run(command, style)?,
         Command::Notes { file, limits } => notes::run(file, &limits.limits())?,
         // What is asked of a compiler never comes here.
         Command::Cc { .. } | Command::Cxx { .. } => String::new(),
         Command::Export(command) => return Ok((export::run(command)?, ExitCode::SUCCESS)),
-        Command::Harden(command) => return with_status(harden::run(command, style, messages)?),
-        Command::Report(command) => return with_status(report::run(command, style)?),
-        Command::Trace(command) => return with_status(trace::run(command, messages)?),
+        Command::Harden(command) => return with_status(harden::run(command, style, messages)?, asked),
+        Command::Report(command) => return with_status(report::run(command, style)?, asked),
+        Command::Trace(command) => return with_status(trace::run(command, messages)?, asked),
         Command::Refine(command) => refine::run(command, messages)?,
-        Command::Run(command) => return with_status(run::run(command, messages)?),
+        Command::Run(command) => return with_status(run::run(command, messages)?, asked),
         Command::ExplainViolation(command) => violation::run(command)?,
     };
-    Ok((text.into_bytes(), ExitCode::SUCCESS))
+    Ok((shown(text, asked), ExitCode::SUCCESS))
 }
 
-fn with_status((text, status): (String, ExitCode)) -> Result<(Vec<u8>, ExitCode), Failure> {
-    Ok((text.into_bytes(), status))
+/// Nothing that a file calls itself may do something to the terminal. JSON has escapes of its own.
+fn shown(text: String, command: &Command) -> Vec<u8> {
+    let is_json = command.is_json() || matches!(command, Command::Refine(_));
+    if is_json { text.into_bytes() } else { plain_text::page(&text).into_owned().into_bytes() }
+}
+
+fn with_status((text, status): (String, ExitCode), command: &Command) -> Result<(Vec<u8>, ExitCode), Failure> {
+    Ok((shown(text, command), status))
 }

@@ -2,6 +2,7 @@
 //!
 //! Input: a policy and traces. Output: the differences, for a person; the policy with the changes that are wanted.
 
+use chestnut_analyzer::plain_text;
 use chestnut_tracer::{Changes, Messages, Refinement, Trace};
 
 use crate::arguments::Refine;
@@ -28,6 +29,6 @@ pub(crate) fn run(command: &Refine, messages: &Messages) -> Result<String, Failu
         return Ok(text);
     }
     // The policy goes where another program reads it, so the differences go where a person does.
-    messages.say(format_args!("{text}"));
+    messages.say(format_args!("{}", plain_text::page(&text)));
     Ok(refined)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use chestnut_analyzer::plain_text;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_tracer::{Messages, Outcome, Target, TraceOptions};
 
@@ -56,7 +57,7 @@ pub(crate) fn finish(outcome: &Outcome, file: Option<&str>, is_quiet: bool, mess
     match file {
         _ if is_quiet => {}
         Some(file) => messages.say(format_args!("chestnut: {file}: {}\n", outcome.summary)),
-        None => messages.say(format_args!("{}", outcome.report)),
+        None => messages.say(format_args!("{}", plain_text::page(&outcome.report))),
     }
     for trouble in &outcome.trouble {
         messages.say(format_args!("chestnut: {trouble}\n"));

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use chestnut_analyzer::explanation::{Explanation, Question};
 use chestnut_analyzer::limits::{Limit, Limits};
+use chestnut_analyzer::plain_text;
 use chestnut_analyzer::policy::{AssumptionKind, CodeLocation, Policy, UnresolvedReason, UnresolvedSite};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_analyzer::{Cache, CacheError, ExecMode, ExecTarget, Options, Session};
@@ -334,7 +335,7 @@ pub fn print(stream: &mut dyn Write, text: &(impl AsRef<[u8]> + ?Sized)) -> io::
     }
 }
 
-/// An error with all its causes, in one line.
+/// An error with all its causes, in one line, whatever the names in it are.
 #[must_use]
 pub fn one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
@@ -344,7 +345,7 @@ pub fn one_line(error: &dyn Error) -> String {
         line.push_str(&error.to_string());
         cause = error.source();
     }
-    line
+    plain_text::line(&line).into_owned()
 }
 
 /// A place in code.

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use chestnut_analyzer::path_text;
+use chestnut_analyzer::plain_text;
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::output::{self, FileError, Input};
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     refuse_unresolved(arguments, &policy)?;
     let warnings = [arguments.analysis.warning(&policy), denial(&denied)];
     for warning in warnings.iter().flatten().filter(|_| !arguments.quiet) {
-        print(stderr, &format!("{warning}\n"))?;
+        print(stderr, &plain_text::page(&format!("{warning}\n")))?;
     }
     let rewritten = chestnut_rewriter::rewrite(&input.bytes, &policy, &filter_options(arguments)).map_err(refused)?;
     let lost = output::write(&input, &place, &rewritten.bytes)?;
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     } else if arguments.quiet {
         Ok(())
     } else {
-        print(stderr, &report.text(arguments.verbose))
+        print(stderr, &plain_text::page(&report.text(arguments.verbose)))
     }
 }
 
@@ -150,5 +151,6 @@ fn restore(
         return Ok(());
     }
     let losses = lost.iter().map(|loss| format!("warning: not kept: {loss}\n")).collect::<String>();
-    print(stderr, &format!("{}: as it was before it was patched\n{losses}", path.display()))
+    let text = format!("{}: as it was before it was patched\n{losses}", path.display());
+    print(stderr, &plain_text::page(&text))
 }

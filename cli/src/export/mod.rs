@@ -12,6 +12,7 @@ mod unit;
 
 use std::path::Path;
 
+use chestnut_analyzer::plain_text;
 use chestnut_analyzer::policy::{AllowedCall, Evidence, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::FilterOptions;
@@ -95,6 +96,8 @@ impl Profile<'_> {
     /// For the head of a file: for which program, and how many calls.
     fn title(&self) -> String {
         let allowed = self.filter.specification().allowed();
-        format!("{}: {} system calls, by {}", self.program.display(), allowed.len(), self.policy.tool)
+        let title = format!("{}: {} system calls, by {}", self.program.display(), allowed.len(), self.policy.tool);
+        // It stands in a comment, which must not end before it does: at its line's end, or where C ends one.
+        plain_text::line(&title).replace("*/", "*\\/")
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use chestnut_analyzer::Session;
+use chestnut_analyzer::plain_text;
 use chestnut_tracer::Messages;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -69,5 +70,7 @@ fn tell(bar: &ProgressBar, messages: &Messages, is_quiet: bool, program: &Progra
     if is_quiet || !bar.is_hidden() && outcome.is_good() {
         return;
     }
-    bar.suspend(|| messages.say(format_args!("{}: {outcome}\n", program.path.display())));
+    bar.suspend(|| {
+        messages.say(format_args!("{}\n", plain_text::line(&format!("{}: {outcome}", program.path.display()))))
+    });
 }

@@ -4,6 +4,8 @@
 //! fit for elements and quoted attributes. Characters that would not be seen, or that change the order of others
 //! (Unicode, "bidirectional formatting characters"), are shown by their numbers.
 
+use chestnut_analyzer::plain_text::is_hidden;
+
 /// Escapes text.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -20,11 +22,6 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     escaped
-}
-
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}')
 }
 
 /// An element with a class, around HTML.
