@@ -267,3 +267,42 @@ fn a_trap_says_what_was_refused() {
         std::fs::remove_file(&patched).unwrap();
     }
 }
+
+/// A program that ignores SIGSYS, as nginx does, dies without the line: the kernel is asked to say it in its log. Of that
+/// strace knows; where the log can be read, it is what `explain-violation` reads.
+#[test]
+fn a_trap_that_is_ignored_is_in_the_log() {
+    let case = Case::new();
+    let source = case.path("ignores.c");
+    std::fs::write(
+        &source,
+        "#include <signal.h>\n#include <unistd.h>\nint main(void) { signal(SIGSYS, SIG_IGN); return getppid() < 0; }\n",
+    )
+    .unwrap();
+    let program = case.path("ignores");
+    assert!(Command::new("gcc").args(["-O1", "-o", &program, &source]).status().unwrap().success());
+    let bytes = programs::read(Path::new(&program));
+    let patched = |name: &str, action| {
+        let options = chestnut_rewriter::FilterOptions { action, ..chestnut_rewriter::FilterOptions::default() };
+        case.scratch.program(name, &chestnut_rewriter::rewrite(&bytes, &denying(&["getppid"]), &options).unwrap().bytes)
+    };
+    use chestnut_rewriter::bpf::Action;
+    for (name, action, is_logged) in [("trapped", Action::Trap, true), ("killed", Action::KillProcess, false)] {
+        let file = patched(name, action);
+        let output = run(&file, &[]);
+        assert_eq!((signal(&output), text(&output.stderr)), (Some(SIGSYS), String::new()));
+        let traced = Command::new("strace").args(["-e", "trace=seccomp"]).arg(&file).output().unwrap();
+        let flags = text(&traced.stderr);
+        assert!(flags.contains("SECCOMP_FILTER_FLAG_TSYNC"), "{flags}");
+        assert_eq!(flags.contains("SECCOMP_FILTER_FLAG_LOG"), is_logged, "{name}: {flags}");
+        let log = Command::new("dmesg").output().map(|output| text(&output.stdout)).unwrap_or_default();
+        let about_it = format!("exe=\"{}\"", file.display());
+        // The kernel drops lines where many come, and not everybody may read them.
+        if let Some(line) = log.lines().find(|line| line.contains(&about_it)) {
+            let read = case.path("line");
+            std::fs::write(&read, line).unwrap();
+            let explained = text(&succeeds(&["explain-violation", &read]).stdout);
+            assert!(explained.contains("getppid (number 110)"), "{explained}");
+        }
+    }
+}

@@ -24,7 +24,14 @@ use crate::payload::{HEADER_LENGTH, PayloadHeader};
 use crate::syscall;
 
 const SECCOMP_FILTER_FLAG_TSYNC: usize = 1;
+const SECCOMP_FILTER_FLAG_LOG: usize = 2;
 const SECCOMP_FILTER_FLAG_SPEC_ALLOW: usize = 4;
+
+/// With a handler that is to say what was refused, the kernel's log says it too: a program that ignores SIGSYS, as nginx
+/// does, or handles it itself never calls the handler.
+const WANTED_FLAGS: usize = SECCOMP_FILTER_FLAG_TSYNC
+    | SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    | if cfg!(stub_trap) { SECCOMP_FILTER_FLAG_LOG } else { 0 };
 
 const EACCES: isize = -13;
 const EINVAL: isize = -22;
@@ -95,7 +102,7 @@ unsafe extern "C" fn install(header: &PayloadHeader) {
     // TSYNC is never given up: a thread that a constructor has started would stay unfiltered. seccomp(2) knew it from
     // its first day (Linux 3.17). SPEC_ALLOW, from 4.17 on, keeps the program's speed; without it old kernels switch
     // speculation mitigations on for the whole process.
-    let mut flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    let mut flags = WANTED_FLAGS;
     let mut may_give_up_privileges = true;
     loop {
         match syscall::set_filter(flags, &program) {

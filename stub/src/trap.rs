@@ -6,7 +6,8 @@
 //! The address is that behind the instruction. Then the handler makes the refused call once more: SIGSYS is blocked in
 //! its own handler, and a blocked one that the kernel forces has its default action. So nothing has to be allowed for
 //! the handler but `write`; where that is refused too, the program ends without the line. A handler that the program
-//! installs for itself takes this one's place.
+//! installs for itself takes this one's place, and so does that it ignores SIGSYS: then the line in the kernel's log is
+//! all that is said (`image.rs` asks for it).
 //!
 //! Follows seccomp(2) (`SECCOMP_RET_TRAP`), sigaction(2); `asm/sigcontext.h` and `asm/siginfo.h` for the places below.
 //!
