@@ -110,18 +110,17 @@ impl Answer<'_> {
     }
 
     fn way(&self, site: &SiteExplanation) -> String {
-        let mut text = self.steps(&site.path, "    ");
+        let start = if site.root.is_empty() { String::new() } else { format!("{}: ", site.root) };
+        let mut text = self.steps(&site.path, "    ", &start);
         let _ = writeln!(text, "    {}: system call{}", place::long(&site.site), registers(site));
-        if !site.root.is_empty() {
-            let _ = writeln!(text, "    {}", self.style.faint(&format!("starts there: {}", site.root)));
-        }
         text
     }
 
-    fn steps(&self, path: &[Step], indent: &str) -> String {
+    /// A line for each step; `start` is what makes the first one one.
+    fn steps(&self, path: &[Step], indent: &str, start: &str) -> String {
         let mut text = String::new();
         for step in path {
-            let kind = step.by.map_or_else(String::new, |kind| format!("{} ", word(kind)));
+            let kind = step.by.map_or_else(|| start.to_owned(), |kind| format!("{} ", word(kind)));
             let _ = writeln!(text, "{indent}{}{}", self.style.faint(&kind), place::long(&step.at));
         }
         text
@@ -186,7 +185,7 @@ impl Answer<'_> {
         if through.path.is_empty() {
             return format!("{name} is not reached\n");
         }
-        let mut text = format!("{name} is reached:\n{}", self.steps(&through.path, "    "));
+        let mut text = format!("{name} is reached:\n{}", self.steps(&through.path, "    ", ""));
         let wanted = |call: &SyscallNr| self.command.calls.is_empty() || self.command.calls.contains(call);
         let calls: Vec<_> = through.calls.iter().filter(|(call, _)| wanted(call)).collect();
         let _ = writeln!(text, "from there to {}:", count(calls.len(), "system call"));
@@ -194,7 +193,7 @@ impl Answer<'_> {
             let only = if through.only_through.contains(call) { " (by no other way)" } else { "" };
             let _ = writeln!(text, "  {}{}", self.style.bold(&call.to_string()), self.style.warning(only));
             let steps = site.path.get(1..).unwrap_or_default();
-            let _ = write!(text, "{}", self.steps(steps, "      "));
+            let _ = write!(text, "{}", self.steps(steps, "      ", ""));
             let _ = writeln!(text, "      {}: system call{}", place::long(&site.site), registers(site));
         }
         text
