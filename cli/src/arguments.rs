@@ -19,12 +19,16 @@ use crate::help;
 #[command(name = "chestnut", version, after_help = help::EXIT_STATUSES)]
 pub(crate) struct Arguments {
     /// Whether words are coloured: on a terminal if NO_COLOR is not set, always, or never.
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
+    #[arg(long, global = true, value_enum, value_name = "auto|always|never", default_value_t = Colour::Auto)]
+    #[arg(hide_possible_values = true, hide_default_value = true, display_order = LAST)]
     pub(crate) color: Colour,
 
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Behind the flags that a command has of its own.
+const LAST: usize = 900;
 
 /// When words are coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,9 +124,6 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::ANALYZE_HELP)]
 pub(crate) struct Analyze {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// Prints the policy as JSON, as `chestnut-patch --policy` takes it.
     #[arg(long)]
     pub(crate) json: bool,
@@ -134,14 +135,15 @@ pub(crate) struct Analyze {
     /// The program; a patched one is analyzed as it was before.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::EXPLAIN_HELP)]
 pub(crate) struct Explain {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// What lies behind a function: the way to it, and from there to each call (or to those that are named). By its name,
     /// or as FILE+0xADDRESS.
     #[arg(long, value_name = "FUNCTION", conflicts_with = "diff")]
@@ -166,14 +168,15 @@ pub(crate) struct Explain {
     /// The calls, by name or number.
     #[arg(value_name = "CALL", required_unless_present_any = ["all_paths_through", "diff"], value_parser = call)]
     pub(crate) calls: Vec<SyscallNr>,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::CHECK_HELP)]
 pub(crate) struct Check {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -181,6 +184,10 @@ pub(crate) struct Check {
     /// The patched program.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -201,9 +208,6 @@ pub(crate) struct Inspect {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::REPORT_HELP)]
 pub(crate) struct Report {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// Where the page goes; standard output if not given, or if `-`.
     #[arg(short, long, value_name = "FILE", conflicts_with = "table")]
     pub(crate) output: Option<PathBuf>,
@@ -224,14 +228,15 @@ pub(crate) struct Report {
     /// The program, or its policy; a patched one is analyzed as it was before.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::EXPORT_HELP)]
 pub(crate) struct Export {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// Who is to enforce it.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) format: Format,
@@ -251,6 +256,10 @@ pub(crate) struct Export {
     /// The program; a patched one is analyzed as it was before.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -258,9 +267,6 @@ pub(crate) struct Export {
 #[command(group = ArgGroup::new("which").required(true).args(["all", "list"]))]
 #[command(group = ArgGroup::new("where").required(true).args(["out", "in_place"]))]
 pub(crate) struct Harden {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// All executables below --root, on its file system.
     #[arg(long)]
     pub(crate) all: bool,
@@ -304,6 +310,10 @@ pub(crate) struct Harden {
     /// Says nothing while it works.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
 
 /// Which filter a policy becomes.
@@ -477,6 +487,8 @@ impl Command {
 mod tests {
     use super::*;
 
+    const SHARED: &str = "What the analysis looks at";
+
     #[test]
     fn every_command_is_in_one_group_and_has_examples() {
         let command = command();
@@ -488,6 +500,13 @@ mod tests {
         for command in command.get_subcommands().filter(|c| !["cc", "c++", "notes"].contains(&c.get_name())) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n  "), "{}: {help}", command.get_name());
+            // What every command has comes behind what makes this one, and under a heading of its own.
+            let is_shared = |name: &str| ["root", "libraries", "nss", "dlopen", "exec", "limits"].contains(&name);
+            let wrong = command.get_arguments().find(|argument| {
+                is_shared(argument.get_id().as_str()) != (argument.get_help_heading() == Some(SHARED))
+                    && !["exec_target", "folder", "is_off"].contains(&argument.get_id().as_str())
+            });
+            assert!(wrong.is_none(), "{}: {wrong:?}", command.get_name());
         }
         command.debug_assert();
     }

@@ -15,32 +15,29 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chestnut-patch", version, after_help = EXIT_STATUSES)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) analysis: AnalysisFlags,
-
     /// Takes the policy from a file instead of computing it; it must be one of this program, by SHA-256.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = POLICY, long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 
     /// Writes the policy to a file, with the evidence for each call.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = POLICY, long, value_name = "FILE")]
     pub(crate) emit_policy: Option<PathBuf>,
 
     /// Allows calls that the analysis did not find.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
+    #[arg(help_heading = POLICY, long, value_name = "NAME,..", value_delimiter = ',', value_parser = call)]
     pub(crate) allow: Vec<SyscallNr>,
 
     /// Takes calls from the policy.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = call)]
+    #[arg(help_heading = POLICY, long, value_name = "NAME,..", value_delimiter = ',', value_parser = call)]
     pub(crate) deny: Vec<SyscallNr>,
 
-    /// What happens to a call that is not allowed: kill (default), kill-thread, trap (says which call it was, then
-    /// kills), log (lets it pass, for the kernel's log) or errno:NAME.
+    /// What happens to a call that is not allowed: kill (default), kill-thread, trap (says which call it was, on
+    /// standard error and in the kernel's log, then kills), log (lets it pass, for the kernel's log) or errno:NAME.
     #[arg(long, value_name = "ACTION")]
     pub(crate) action: Option<Action>,
 
     /// Goes on although a reached system call has a number that is not known; the policy then states it.
-    #[arg(long)]
+    #[arg(help_heading = POLICY, long)]
     pub(crate) ignore_unresolved: bool,
 
     /// Patches a program that is setuid or setgid.
@@ -79,7 +76,14 @@ pub(crate) struct Arguments {
     /// Where the patched program goes.
     #[arg(value_name = "OUT", required_unless_present = "list")]
     pub(crate) output: Option<PathBuf>,
+
+    // Its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) analysis: AnalysisFlags,
 }
+
+/// Heading of the flags that change what is in the policy.
+const POLICY: &str = "What the policy is";
 
 const EXIT_STATUSES: &str = "Examples:
   chestnut-patch /usr/bin/curl ./curl

@@ -54,7 +54,7 @@ pub struct AnalysisFlags {
     pub libraries: Vec<PathBuf>,
 
     /// The name services to count with, instead of those in nsswitch.conf.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     pub nss: Option<Vec<String>>,
 
     /// A library that the program opens while it runs, under a name that the analysis cannot see.
