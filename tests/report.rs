@@ -121,37 +121,116 @@ fn the_table_has_a_line_for_each_program() {
     assert_eq!(chestnut(&["report", "/bin/true", "/bin/cat"]).status.code(), Some(2));
 }
 
-/// Chromium shows the page; what it makes of it has no more elements than were meant.
+/// Each file asks for as many calls as the policy shows behind it, and makes as many as lie in it.
 #[test]
-fn a_browser_shows_it() {
-    let browser = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-    let Some(browser) = browser.iter().find(|path| Path::new(path).exists()) else {
-        assert!(std::env::var_os("CHESTNUT_REQUIRE_ALL").is_none(), "chromium is not installed");
-        eprintln!("skipped: chromium is not installed");
-        return;
+fn the_picture_counts_what_the_policy_shows() {
+    let services = ["--nss", "files"];
+    let policy = chestnut(&[&["analyze", "--json", "/usr/bin/sort"], &services[..]].concat());
+    let policy: Value = serde_json::from_slice(&policy.stdout).unwrap();
+    let page = page(Path::new("/usr/bin/sort"), &services);
+    let file = |place: &Value| {
+        let path = place["file"].as_str()?;
+        Some(Path::new(path).file_name()?.to_str()?.to_owned())
     };
-    let scratch = Scratch::new();
-    let path = scratch.path("page.html");
-    std::fs::write(&path, page(&hostile(&scratch), &[])).unwrap();
-    let picture = scratch.path("page.png");
-    let run = |what: &str| {
-        let folder = format!("--user-data-dir={}", scratch.path("browser").display());
+    let mut asked = std::collections::BTreeMap::<String, usize>::new();
+    for call in policy["allowed"].as_object().unwrap().values() {
+        let evidence = &call["evidence"];
+        let Some(maker) = file(&evidence["site"]) else { continue };
+        let way = evidence["path"].as_array().unwrap();
+        let asker = way.iter().rev().filter_map(file).find(|step| *step != maker).unwrap_or(maker);
+        *asked.entry(asker).or_default() += 1;
+    }
+    assert!(asked.len() > 1 && asked.contains_key("sort"), "{asked:?}");
+    for (name, number) in asked {
+        let row = page.lines().find(|line| line.contains(&format!("<tr><th>{name}</th>"))).unwrap();
+        assert!(row.contains(&format!("\"></span> {number}</td><td>")), "{name} {number}: {row}");
+    }
+}
+
+/// Chromium, if it is there: what it prints of an address, in a window of some size.
+struct Browser {
+    program: &'static str,
+    scratch: Scratch,
+}
+
+impl Browser {
+    fn find() -> Option<Self> {
+        let known = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+        let program = known.into_iter().find(|path| Path::new(path).exists());
+        if program.is_none() {
+            assert!(std::env::var_os("CHESTNUT_REQUIRE_ALL").is_none(), "chromium is not installed");
+            eprintln!("skipped: chromium is not installed");
+        }
+        Some(Self { program: program?, scratch: Scratch::new() })
+    }
+
+    fn shows(&self, page: &str, width: u32, what: &[&str]) -> String {
+        let path = self.scratch.path("page.html");
+        std::fs::write(&path, page).unwrap();
+        let folder = format!("--user-data-dir={}", self.scratch.path("browser").display());
         let output = Command::new("timeout")
-            .args(["60", browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &folder])
-            .args(["--window-size=1000,3000", what, &format!("file://{}", path.display())])
-            .env("HOME", scratch.path("home"))
+            .args([
+                "60",
+                self.program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                &folder,
+            ])
+            .arg(format!("--window-size={width},3000"))
+            .args(what)
+            .arg(format!("file://{}", path.display()))
+            .env("HOME", self.scratch.path("home"))
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
-    };
-    let shown = run("--dump-dom");
+    }
+}
+
+/// What Chromium makes of the page has no more elements than were meant.
+#[test]
+fn a_browser_shows_it() {
+    let Some(browser) = Browser::find() else { return };
+    let scratch = Scratch::new();
+    let page = page(&hostile(&scratch), &[]);
+    let picture = scratch.path("page.png");
+    let shown = browser.shows(&page, 1000, &["--dump-dom"]);
     assert!(shown.contains("<title>System calls of ") && !shown.contains("<title>taken"), "{shown}");
     assert!(!shown.contains("<script") && !shown.contains("<img"), "{shown}");
     for id in ["dangerous", "groups", "files", "unknown", "vulnerabilities", "filter", "identity"] {
         assert!(shown.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
-    run(&format!("--screenshot={}", picture.display()));
+    browser.shows(&page, 1000, &[&format!("--screenshot={}", picture.display())]);
     let picture = read(&picture);
     assert!(picture.starts_with(b"\x89PNG") && picture.len() > 20_000, "{} bytes", picture.len());
+}
+
+/// On a wide screen and on one in a pocket nothing reaches beyond the edge, and no name of a call is broken. Browsers have
+/// a least width for windows and none for frames; the script that measures is this test's, in a copy that lets it run.
+#[test]
+fn it_fits_on_every_screen() {
+    let Some(browser) = Browser::find() else { return };
+    let page = page(Path::new("/usr/bin/sort"), &["--nss", "files"]);
+    let policy = page.find("<meta http-equiv=\"Content-Security-Policy\"").unwrap();
+    let end = policy + page[policy..].find('\n').unwrap();
+    let measure = "<script>const root = document.documentElement;\
+                   const names = [...document.querySelectorAll('td[data-head=Call] code')];\
+                   const broken = names.filter(name => name.getClientRects().length > 1);\
+                   parent.document.title = [innerWidth, root.scrollWidth, names.length, broken.length].join(' ');</script>";
+    let measured = format!("{}{}", &page[..policy], &page[end..]).replace("</body>", &format!("{measure}</body>"));
+    for width in [360, 700, 1280] {
+        let attribute = measured.replace('&', "&amp;").replace('"', "&quot;");
+        let frame =
+            format!("<!DOCTYPE html><iframe style=\"border:0;width:{width}px\" srcdoc=\"{attribute}\"></iframe>");
+        let shown = browser.shows(&frame, 1400, &["--dump-dom"]);
+        let title = shown.split("<title>").nth(1).unwrap_or_else(|| panic!("nothing was measured: {shown}"));
+        let title = title.split('<').next().unwrap();
+        let numbers: Vec<u32> = title.split(' ').map(|number| number.parse().unwrap()).collect();
+        let [window, content, names, broken] = numbers[..] else { panic!("{title}") };
+        assert_eq!(window, width);
+        assert!(content <= window, "{content} of {window}");
+        assert!(names > 40 && broken == 0, "{broken} of {names} names are broken at {width}");
+    }
 }

@@ -10,6 +10,7 @@ use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::Execution;
 
 use crate::arguments::Analyze;
+use crate::contribution::contributions;
 use crate::failure::Failure;
 use crate::groups::{self, Split};
 use crate::place;
@@ -29,6 +30,8 @@ pub(crate) fn run(command: &Analyze, style: Style) -> Result<String, Failure> {
     let report = Report { policy: &subject.policy, style, is_long: command.verbose };
     let mut text = report.summary();
     text.push_str(&report.groups());
+    text.push_str(&report.dangerous());
+    text.push_str(&report.contributions());
     text.push_str(&report.vulnerabilities(&vulnerabilities::read(&[], &command.analysis.limits())?));
     text.push_str(&report.allowed());
     for (call, number) in &subject.failing {
@@ -53,12 +56,12 @@ struct Report<'run> {
 impl Report<'_> {
     fn summary(&self) -> String {
         format!(
-            "{}: {} system calls allowed, {} of {} blocked; {} files read\n",
+            "{}: {} system calls allowed, {} of {} blocked; {} read\n",
             self.style.bold(&self.policy.program.path.display().to_string()),
             self.policy.allowed.len(),
             self.policy.blocked(),
             SyscallNr::all_known().count(),
-            self.policy.libraries.len().saturating_add(self.policy.executed.len()).saturating_add(1),
+            count(self.policy.libraries.len().saturating_add(self.policy.executed.len()).saturating_add(1), "file"),
         )
     }
 
@@ -71,6 +74,25 @@ impl Report<'_> {
         let groups: Vec<_> =
             groups::split(self.policy).iter().filter(|split| !split.allowed.is_empty()).map(group).collect();
         format!("By group: {}\n", groups.join(", "))
+    }
+
+    /// What an attacker would miss least.
+    fn dangerous(&self) -> String {
+        let all = groups::dangerous().count();
+        let allowed: Vec<_> =
+            groups::dangerous().map(|(call, _)| call).filter(|call| self.policy.allowed.contains_key(call)).collect();
+        let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        match names.as_slice() {
+            [] => format!("Calls that an attacker wants most: none of {all}\n"),
+            names => format!("Calls that an attacker wants most: {} of {all}: {}\n", names.len(), names.join(" ")),
+        }
+    }
+
+    /// Which files ask for calls.
+    fn contributions(&self) -> String {
+        let files = contributions(self.policy).into_iter().filter(|file| file.asks > 0);
+        let files: Vec<_> = files.map(|file| format!("{} {}", file.name, file.asks)).collect();
+        format!("By the file that asks for them: {}\n", files.join(", "))
     }
 
     fn vulnerabilities(&self, known: &[Vulnerability]) -> String {

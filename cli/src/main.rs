@@ -6,6 +6,7 @@ mod analyze;
 mod arguments;
 mod cc;
 mod check;
+mod contribution;
 mod explain;
 mod export;
 mod failure;

@@ -72,18 +72,18 @@ fn mean(lines: &[Line], value: impl Fn(&Line) -> f64) -> f64 {
 
 fn text(lines: &[Line], refused: &[(&Path, String)], style: Style) -> String {
     let known = SyscallNr::all_known().count();
-    let width = lines.iter().map(|line| line.path.display().to_string().chars().count()).max().unwrap_or(0).max(8);
+    let width = lines.iter().map(|line| line.path.display().to_string().chars().count()).max().unwrap_or(0).max(16);
     let head = format!(
-        "{:width$}  {:>14}  {:6}  {:8}  {:>16}",
-        "program", "calls blocked", "exec", "mprotect", "vulnerabilities"
+        "{:width$}  {:>14}  {:8}  {:8}  {:>25}",
+        "program", "calls blocked", "exec", "mprotect", "vulnerabilities mitigated"
     );
     let mut text = format!("{}\n", style.bold(head.trim_end()));
-    let word = |is_blocked: bool| if is_blocked { "no" } else { "yes" };
+    let word = |is_blocked: bool| if is_blocked { "blocked" } else { "allowed" };
     // Writing to a string cannot fail.
     for line in lines {
         let _ = writeln!(
             text,
-            "{:width$}  {:>5} {:>6.1} %  {:6}  {:8}  {:>5} {:>8.1} %{}",
+            "{:width$}  {:>5} {:>6.1} %  {:8}  {:8}  {:>14} {:>8.1} %{}",
             line.path.display().to_string(),
             line.blocked,
             share(line.blocked, known),
@@ -95,12 +95,14 @@ fn text(lines: &[Line], refused: &[(&Path, String)], style: Style) -> String {
         );
     }
     if lines.len() > 1 {
-        let number = |wanted: fn(&Line) -> bool| format!("{}", lines.iter().filter(|line| wanted(line)).count());
+        let number = |wanted: fn(&Line) -> bool| {
+            format!("{} of {}", lines.iter().filter(|line| wanted(line)).count(), lines.len())
+        };
         let blocked = |line: &Line| share(line.blocked, known);
         let vulnerabilities = |line: &Line| share(line.tally.mitigated, line.tally.all);
         let _ = writeln!(
             text,
-            "{:width$}  {:>12.1} %  {:6}  {:8}  {:>14.1} %",
+            "{:width$}  {:>12.1} %  {:8}  {:8}  {:>23.1} %",
             "mean; blocked in",
             mean(lines, blocked),
             number(|line| line.executes_nothing),

@@ -39,12 +39,14 @@ pub(super) fn details(summary: &str, html: &str, is_open: bool) -> String {
     format!("<details{open}><summary>{summary}</summary>{html}</details>\n")
 }
 
-/// A table; `rows` are cells of HTML.
+/// A table; `rows` are cells of HTML. Each cell has its column's name, for screens where a row does not fit in a line.
 pub(super) fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let cells = |name: &str, cells: &[String]| -> String { cells.iter().map(|cell| element(name, "", cell)).collect() };
-    let heads: Vec<String> = heads.iter().map(|head| escape(head)).collect();
-    let rows: String = rows.into_iter().map(|row| format!("<tr>{}</tr>\n", cells("td", &row))).collect();
-    format!("<table><thead><tr>{}</tr></thead><tbody>\n{rows}</tbody></table>\n", cells("th", &heads))
+    let names: Vec<String> = heads.iter().map(|head| escape(head)).collect();
+    let heads: String = names.iter().map(|name| element("th", "", name)).collect();
+    let cell = |(cell, name): (&String, &String)| format!("<td data-head=\"{name}\">{cell}</td>");
+    let row = |row: Vec<String>| format!("<tr>{}</tr>\n", row.iter().zip(&names).map(cell).collect::<String>());
+    let rows: String = rows.into_iter().map(row).collect();
+    format!("<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>\n")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use chestnut_rewriter::command_line::site_text;
 
 use super::html::{details, element, escape, table};
 use super::{picture, tree};
+use crate::contribution::route;
 use crate::groups;
 use crate::place;
 use crate::subject::Subject;
@@ -33,7 +34,7 @@ impl Page<'_> {
         let sections = [
             ("dangerous", "Calls that an attacker wants most", self.dangerous()),
             ("groups", "Allowed and blocked calls", self.groups()),
-            ("files", "What each file contributes", picture::svg(&self.subject.policy)),
+            ("files", "What each file contributes", picture::html(&self.subject.policy)),
             ("unknown", "What is not known, and what is assumed", self.unknown()),
             ("vulnerabilities", "Known vulnerabilities of the kernel", self.vulnerabilities()),
             ("filter", "The filter", self.tree()),
@@ -88,7 +89,7 @@ impl Page<'_> {
                 None => element("span", "blocked", "blocked"),
                 Some(allowed) => {
                     let summary =
-                        format!("{}, by {}", element("span", "allowed", "allowed"), self.origin(&allowed.evidence));
+                        format!("{}: {}", element("span", "allowed", "allowed"), escape(&route(&allowed.evidence)));
                     details(&summary, &way(&allowed.evidence), false)
                 }
             };
@@ -100,23 +101,20 @@ impl Page<'_> {
         table(&["Call", "What it is used for", "Here"], allowed.into_iter().chain(blocked))
     }
 
-    fn origin(&self, evidence: &Evidence) -> String {
-        escape(&picture::origin(evidence))
-    }
-
     fn groups(&self) -> String {
         let mut html = String::new();
         for split in groups::split(&self.subject.policy) {
             let all = split.allowed.len().saturating_add(split.blocked.len());
             let summary = format!("<b>{}</b>: {} of {all} allowed", escape(split.name), split.allowed.len());
-            let mut body = String::new();
+            let mut calls = String::new();
             for call in &split.allowed {
                 if let Some(allowed) = self.subject.policy.allowed.get(call) {
                     let name = element("code", "allowed", &escape(&call.to_string()));
-                    let summary = format!("{name} <small>{}</small>", self.origin(&allowed.evidence));
-                    body.push_str(&details(&summary, &way(&allowed.evidence), false));
+                    let summary = format!("{name} <small>{}</small>", escape(&route(&allowed.evidence)));
+                    calls.push_str(&details(&summary, &way(&allowed.evidence), false));
                 }
             }
+            let mut body = element("div", "grid", &calls);
             let blocked: Vec<_> = split.blocked.iter().map(ToString::to_string).collect();
             if !blocked.is_empty() {
                 // Writing to a string cannot fail.
