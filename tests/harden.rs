@@ -180,6 +180,23 @@ fn what_is_killed_leaves_whole_files() {
     assert!(PROGRAMS.iter().all(|name| is_patched(&folder.join(name))));
 }
 
+/// The table at the end, by the lines that were written for the programs meanwhile.
+fn expected_table(lines: &[u8]) -> String {
+    let lines = text(lines);
+    let blocked = lines.lines().map(|line| line.split(" allowed, ").nth(1).unwrap().split(' ').next().unwrap());
+    let known = chestnut_analyzer::syscall::SyscallNr::all_known().count() as f64;
+    let shares: Vec<f64> = blocked.map(|number| 100.0 * number.parse::<f64>().unwrap() / known).collect();
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    let [mean, least, most] =
+        [mean, shares.iter().fold(100.0, |a, b| b.min(a)), shares.iter().fold(0.0, |a, b| b.max(a))]
+            .map(|share| format!("{share:.1} %"));
+    format!(
+        "             programs  calls blocked: mean    least     most\n\
+         patched             {}               {mean:>6}  {least:>7}  {most:>7}\ndone before         0\nrefused             0\n",
+        shares.len()
+    )
+}
+
 /// A line for each program, and what was done at the end; wrong command lines.
 #[test]
 fn it_says_what_it_does() {
@@ -189,8 +206,7 @@ fn it_says_what_it_does() {
     let output = harden(&["--list", list.to_str().unwrap(), "--out", scratch.path("out").to_str().unwrap()]);
     assert_eq!(text(&output.stderr).lines().count(), PROGRAMS.len(), "{output:?}");
     assert!(text(&output.stderr).lines().all(|line| line.contains(" system calls allowed, ")), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.starts_with("6 programs patched, ") && said.ends_with("; 0 refused\n"), "{said}");
+    assert_eq!(text(&output.stdout), expected_table(&output.stderr));
     std::fs::write(&list, "/no/such/program\n").unwrap();
     let lists = list.to_str().unwrap();
     for wrong in [&["--all"][..], &["--in-place"], &["--list", lists, "--in-place"], &["--list", "/none", "--in-place"]]
@@ -236,4 +252,57 @@ fn what_has_changed_is_done_anew() {
     for status in ["hardened", "unchanged"] {
         assert_eq!(statuses(&harden(&words)), [("execute".to_owned(), status.to_owned())]);
     }
+}
+
+/// On a terminal a bar stands for the lines: how many are done, and how long the rest will take.
+#[test]
+fn a_terminal_has_a_bar() {
+    let scratch = Scratch::new();
+    let list = list(&scratch, &copies(&scratch));
+    let line = format!(
+        "{} harden --nss files --list {} --out {}",
+        env!("CARGO_BIN_EXE_chestnut"),
+        list.display(),
+        scratch.path("out").display()
+    );
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(shown.contains("6/6 ") && shown.contains('█') && shown.contains("0s"), "{shown:?}");
+    assert!(!shown.contains(" system calls allowed, "), "{shown}");
+    assert!(shown.contains("patched             6 "), "{shown}");
+}
+
+/// What a file has beside its bytes stays: owner, group, mode, attributes, capabilities, times.
+#[test]
+fn owners_attributes_and_times_are_kept_in_place() {
+    let scratch = Scratch::new();
+    let folder = copies(&scratch);
+    let file = folder.join("true");
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let set = |name: &str, value: &[u8]| rustix::fs::setxattr(&file, name, value, rustix::fs::XattrFlags::empty());
+    let is_root = std::os::unix::fs::chown(&file, Some(1234), Some(5678)).is_ok();
+    assert!(is_root || std::env::var_os("CHESTNUT_REQUIRE_ALL").is_none(), "needs root");
+    set("user.origin", b"a package").unwrap();
+    if is_root {
+        set("security.capability", &capability).unwrap();
+    } else {
+        eprintln!("skipped: owner and capabilities, which need root");
+    }
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o750)).unwrap();
+    let state = || {
+        let metadata = std::fs::metadata(&file).unwrap();
+        let attribute = |name: &str| {
+            let mut value = [0; 64];
+            rustix::fs::getxattr(&file, name, &mut value).map(|length| value[..length].to_vec()).ok()
+        };
+        let attributes = ["user.origin", "security.capability"].map(attribute);
+        (metadata.uid(), metadata.gid(), metadata.mode(), metadata.mtime(), attributes)
+    };
+    let before = state();
+    let output = harden(&["--list", list(&scratch, &folder).to_str().unwrap(), "--in-place"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(is_patched(&file));
+    assert_eq!(state(), before);
+    assert!(before.4[0].is_some() && (before.0, before.1) == if is_root { (1234, 5678) } else { (before.0, before.1) });
 }

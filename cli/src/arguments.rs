@@ -221,6 +221,10 @@ pub(crate) struct Report {
     #[arg(long, requires = "table")]
     pub(crate) json: bool,
 
+    /// How many programs of a table at a time; as many as there are processors if not given.
+    #[arg(short, long, value_name = "N", requires = "table")]
+    pub(crate) jobs: Option<usize>,
+
     /// More vulnerabilities: a name, a tab, calls that lead to it, a tab and a source on each line.
     #[arg(long, value_name = "FILE")]
     pub(crate) vulnerabilities: Vec<PathBuf>,

@@ -14,6 +14,7 @@ mod groups;
 mod harden;
 mod help;
 mod inspect;
+mod many;
 mod notes;
 mod place;
 mod program;

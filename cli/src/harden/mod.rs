@@ -9,16 +9,15 @@ mod summary;
 mod tree;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use chestnut_analyzer::Session;
 use chestnut_analyzer::plain_text;
 use chestnut_tracer::Messages;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::arguments::Harden;
 use crate::failure::Failure;
+use crate::many;
 use crate::style::Style;
 use program::{Outcome, harden};
 use summary::Summary;
@@ -27,22 +26,15 @@ use tree::Program;
 /// Does what the arguments say.
 pub(crate) fn run(command: &Harden, style: Style, messages: &Messages) -> Result<(String, ExitCode), Failure> {
     let programs = tree::programs(command)?;
-    let jobs = command.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (session, next, done) = (session(command)?, AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let bar = progress(programs.len());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, programs.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = harden(command, program, &session);
-                    tell(&bar, messages, command.quiet, program, &outcome);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((program, outcome));
-                }
-            });
-        }
+    let session = session(command)?;
+    let bar = many::progress(programs.len());
+    let done = many::each(&programs, many::jobs(command.jobs), |program| {
+        let outcome = harden(command, program, &session);
+        tell(&bar, messages, command.quiet, program, &outcome);
+        (program, outcome)
     });
     bar.finish_and_clear();
-    let summary = Summary::new(done.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let summary = Summary::new(done);
     if let Some(folder) = &command.report {
         summary.write(folder)?;
     }
@@ -53,15 +45,6 @@ pub(crate) fn run(command: &Harden, style: Style, messages: &Messages) -> Result
 fn session(command: &Harden) -> Result<Session, Failure> {
     let unusable = |source| Failure::Analysis { path: command.analysis.root.clone(), source };
     command.analysis.cache.session().map_err(unusable)
-}
-
-/// Drawn on a terminal only, with the time that is left.
-fn progress(programs: usize) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(programs).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn tell(bar: &ProgressBar, messages: &Messages, is_quiet: bool, program: &Program, outcome: &Outcome) {

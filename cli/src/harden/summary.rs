@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use super::program::Outcome;
 use super::tree::Program;
-use crate::analyze::count;
 use crate::failure::Failure;
 use crate::program;
 use crate::style::Style;
@@ -46,32 +45,44 @@ impl<'run> Summary<'run> {
         self.outcomes.iter().filter(|(_, outcome)| is_wanted(outcome)).count()
     }
 
-    /// Calls blocked of those that are known, as a share of 100, over the programs that were patched now.
+    /// Calls blocked of those that are known, as shares of 100, for the programs that were patched now.
+    fn shares(&self) -> Vec<f64> {
+        let number = |number: usize| u32::try_from(number).map_or(f64::NAN, f64::from);
+        let known = number(SyscallNr::all_known().count());
+        self.policies().map(|(_, policy)| 100.0 * number(policy.blocked()) / known).collect()
+    }
+
     fn mean_blocked(&self) -> Option<f64> {
-        let known: f64 = u32::try_from(SyscallNr::all_known().count()).ok()?.into();
-        let shares: Vec<f64> = self
-            .policies()
-            .filter_map(|(_, policy)| Some(f64::from(u32::try_from(policy.blocked()).ok()?) / known))
-            .collect();
+        let shares = self.shares();
         let number: f64 = u32::try_from(shares.len()).ok().filter(|number| *number > 0)?.into();
-        Some(100.0 * shares.iter().sum::<f64>() / number)
+        Some(shares.iter().sum::<f64>() / number)
     }
 
     /// For a person.
     pub(super) fn text(&self, style: Style) -> String {
-        let hardened = self.number(|outcome| matches!(outcome, Outcome::Hardened { .. }));
-        let mut text = style.bold(&format!("{} patched", count(hardened, "program")));
-        // Writing to a string cannot fail.
-        if let Some(share) = self.mean_blocked() {
-            let _ = write!(text, ", {share:.1} % of the system calls blocked on average");
-        }
-        let before = self.number(|outcome| matches!(outcome, Outcome::Unchanged));
-        if before > 0 {
-            let _ = write!(text, "; {before} done before");
-        }
-        let refused = self.number(|outcome| !outcome.is_good());
-        let _ = writeln!(text, "; {refused} refused");
+        let shares = self.shares();
+        let percent = |value: f64| format!("{value:.1} %");
+        let [mean, least, most] = match self.mean_blocked() {
+            Some(mean) => {
+                [mean, shares.iter().copied().fold(mean, f64::min), shares.iter().copied().fold(mean, f64::max)]
+                    .map(percent)
+            }
+            None => [const { String::new() }; 3],
+        };
+        let row = |name: &str, number: &str, shares: [&str; 3]| {
+            let [mean, least, most] = shares;
+            format!("{name:<12} {number:>8}  {mean:>19}  {least:>7}  {most:>7}").trim_end().to_owned()
+        };
+        let number = |is_wanted: fn(&Outcome) -> bool| self.number(is_wanted).to_string();
+        let rows = [
+            style.bold(&row("", "programs", ["calls blocked: mean", "least", "most"])),
+            row("patched", &number(|outcome| matches!(outcome, Outcome::Hardened { .. })), [&mean, &least, &most]),
+            row("done before", &number(|outcome| matches!(outcome, Outcome::Unchanged)), [""; 3]),
+            row("refused", &number(|outcome| !outcome.is_good()), [""; 3]),
+        ];
+        let mut text = rows.join("\n") + "\n";
         for (program, outcome) in self.outcomes.iter().filter(|(_, outcome)| !outcome.is_good()) {
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "  {}: {}", program.path.display(), style.warning(&outcome.to_string()));
         }
         text

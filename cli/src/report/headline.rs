@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Report;
 use crate::failure::Failure;
+use crate::many;
 use crate::style::Style;
 use crate::subject::Subject;
 use crate::vulnerabilities::{Tally, Vulnerability};
@@ -32,16 +33,30 @@ struct Line {
 pub(super) fn run(command: &Report, known: &[Vulnerability], style: Style) -> Result<(String, ExitCode), Failure> {
     let failed = |source| Failure::Analysis { path: command.files.first().cloned().unwrap_or_default(), source };
     let session = command.analysis.cache.session().map_err(failed)?;
+    let bar = many::progress(command.files.len());
+    let found = many::each(&command.files, many::jobs(command.jobs), |path| {
+        bar.set_message(path.display().to_string());
+        let found = Subject::one_of(&session, path, &command.analysis);
+        bar.inc(1);
+        found.map(|subject| Line::new(path, &subject.policy, known)).map_err(|failure| reason(path, &failure))
+    });
+    bar.finish_and_clear();
     let mut lines = Vec::new();
     let mut refused = Vec::new();
-    for path in &command.files {
-        match Subject::one_of(&session, path, &command.analysis) {
-            Ok(subject) => lines.push(Line::new(path, &subject.policy, known)),
-            Err(failure) => refused.push((path.as_path(), failure.line())),
+    for (path, found) in command.files.iter().zip(found) {
+        match found {
+            Ok(line) => lines.push(line),
+            Err(reason) => refused.push((path.as_path(), reason)),
         }
     }
     let text = if command.json { json(&lines, &refused) } else { text(&lines, &refused, style) };
     Ok((text, if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+/// Why there is no line for a file, whose name stands before it.
+fn reason(path: &Path, failure: &Failure) -> String {
+    let line = failure.line();
+    line.strip_prefix(&format!("{}: ", path.display())).map_or_else(|| line.clone(), str::to_owned)
 }
 
 impl Line {
