@@ -142,6 +142,18 @@ fn colour_is_where_it_is_wanted() {
     assert!(!text_of(&["analyze", text(&program)]).contains('\u{1b}'));
     assert!(text_of(&["--color", "always", "analyze", text(&program)]).contains("\u{1b}[1m"));
     assert!(text_of(&["analyze", "--color=always", text(&program)]).contains("\u{1b}[1m"));
+    // On a terminal, which script(1) makes: there is colour unless NO_COLOR or --color says otherwise.
+    let on_terminal = |flags: &str, no_color: &str| {
+        let line = format!("{} analyze {flags} {}", env!("CARGO_BIN_EXE_chestnut"), text(&program));
+        let mut script = Command::new("script");
+        let output = script.args(["-qec", &line, "/dev/null"]).env("NO_COLOR", no_color).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().contains('\u{1b}')
+    };
+    // An empty value does not count (no-color.org).
+    assert!(on_terminal("", ""));
+    assert!(!on_terminal("", "1") && !on_terminal("--color=never", ""));
+    assert!(on_terminal("--color=always", "1"));
 }
 
 #[test]
