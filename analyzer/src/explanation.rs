@@ -135,6 +135,8 @@ pub enum NotReached {
 pub struct Through {
     /// The function.
     pub function: CodeLocation,
+    /// Why the way to it starts where it does.
+    pub root: &'static str,
     /// The way to it; empty if it is not reached.
     pub path: Vec<Step>,
     /// The calls that can be made from there on, with the way from the function to one place for each.
@@ -354,7 +356,7 @@ impl<S: Surroundings> Known<'_, '_, S> {
     fn through_function(&self, key: FunctionKey) -> Through {
         let function = location(self.program, key.0, self.start(key));
         if self.reached.phase(key).is_none() {
-            return Through { function, path: Vec::new(), calls: BTreeMap::new(), only_through: Vec::new() };
+            return Through { function, root: "", path: Vec::new(), calls: BTreeMap::new(), only_through: Vec::new() };
         }
         let reason = "the function that was asked about";
         let root = Root { at: (key.0, self.start(key)), phase: Phase::After, reason, escapes: false };
@@ -372,7 +374,8 @@ impl<S: Surroundings> Known<'_, '_, S> {
                 }
             }
         }
-        Through { function, path: self.way(self.reached, key).1, calls, only_through }
+        let (root, path) = self.way(self.reached, key);
+        Through { function, root, path, calls, only_through }
     }
 }
 

@@ -50,7 +50,7 @@ fn origin(evidence: &Evidence) -> String {
 }
 
 /// The file that asks the one with the call for it; the same one if there is no other on the way.
-fn asker(evidence: &Evidence) -> String {
+pub(crate) fn asker(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Site { site, path } => {
             name(path.iter().rev().map(|step| &step.file).find(|file| **file != site.file).unwrap_or(&site.file))

@@ -70,6 +70,7 @@ fn through_json(through: &Through) -> Value {
     let calls = through.calls.iter().map(|(call, site)| (call.to_string(), json!(site)));
     json!({
         "function": through.function,
+        "root": through.root,
         "path": through.path,
         "calls": calls.collect::<Map<String, Value>>(),
         "only_through": through.only_through.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -87,9 +88,12 @@ impl Answer<'_> {
     fn call(&self, call: SyscallNr, found: Option<&CallExplanation>) -> String {
         let name = self.style.bold(&call.to_string());
         let sites = found.map_or(&[][..], |found| found.sites.as_slice());
-        let made = |evidence: &Evidence| match (sites.split_first(), evidence) {
-            (Some((first, others)), Evidence::Site { .. }) => format!("{}{}", self.way(first), self.others(others)),
-            (_, evidence) => place::lines(evidence, "    "),
+        let made = |evidence: &Evidence| {
+            let others = match (sites.split_first(), evidence) {
+                (Some((_, others)), Evidence::Site { .. }) => self.others(others),
+                _ => String::new(),
+            };
+            self.first(evidence, found) + &others
         };
         let subject = self.subject;
         match (subject.policy.allowed.get(&call), subject.refused.get(&call), subject.failing.get(&call)) {
@@ -109,9 +113,16 @@ impl Answer<'_> {
         }
     }
 
+    /// The first way to a call: with the kinds of steps, if they are known.
+    fn first(&self, evidence: &Evidence, found: Option<&CallExplanation>) -> String {
+        match (found.and_then(|found| found.sites.first()), evidence) {
+            (Some(site), Evidence::Site { .. }) => self.way(site),
+            (_, evidence) => place::lines(evidence, "    "),
+        }
+    }
+
     fn way(&self, site: &SiteExplanation) -> String {
-        let start = if site.root.is_empty() { String::new() } else { format!("{}: ", site.root) };
-        let mut text = self.steps(&site.path, "    ", &start);
+        let mut text = self.steps(&site.path, "    ", &start(site.root));
         let _ = writeln!(text, "    {}: system call{}", place::long(&site.site), registers(site));
         text
     }
@@ -185,7 +196,7 @@ impl Answer<'_> {
         if through.path.is_empty() {
             return format!("{name} is not reached\n");
         }
-        let mut text = format!("{name} is reached:\n{}", self.steps(&through.path, "    ", ""));
+        let mut text = format!("{name} is reached:\n{}", self.steps(&through.path, "    ", &start(through.root)));
         let wanted = |call: &SyscallNr| self.command.calls.is_empty() || self.command.calls.contains(call);
         let calls: Vec<_> = through.calls.iter().filter(|(call, _)| wanted(call)).collect();
         let _ = writeln!(text, "from there to {}:", count(calls.len(), "system call"));
@@ -198,6 +209,11 @@ impl Answer<'_> {
         }
         text
     }
+}
+
+/// Before the first step: why the way starts there.
+fn start(root: &str) -> String {
+    if root.is_empty() { String::new() } else { format!("{root}: ") }
 }
 
 fn registers(site: &SiteExplanation) -> String {

@@ -71,6 +71,21 @@ impl Subject {
         Ok((Self::new(policy, patched, &flags), explanation))
     }
 
+    /// The answer to a question about the program in a file; `None` if that holds a policy, of which nothing more is known.
+    pub(crate) fn explanation(
+        path: &Path,
+        flags: &AnalysisFlags,
+        question: &Question,
+    ) -> Result<Option<Explanation>, Failure> {
+        if question.calls.is_empty() || program::is_stream(path) {
+            return Ok(None);
+        }
+        if program::read_within(path, &flags.limits())?.starts_with(b"{") {
+            return Ok(None);
+        }
+        Ok(Some(Self::explained(path, flags, question)?.1))
+    }
+
     fn new(mut policy: Policy, patched: Option<Inspection>, flags: &AnalysisFlags) -> Self {
         let failing = flags.failing();
         policy.allowed.retain(|call, _| !failing.contains_key(call));

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use chestnut_analyzer::policy::{AllowedCall, FileIdentity, Policy};
+use chestnut_analyzer::explanation::Question;
+use chestnut_analyzer::policy::{AllowedCall, Evidence, FileIdentity, Policy};
 use chestnut_analyzer::syscall::SyscallNr;
 use serde_json::{Map, Value, json};
 
+use super::Answer;
 use crate::analyze::count;
 use crate::arguments::Explain;
+use crate::contribution::asker;
 use crate::failure::Failure;
 use crate::place;
 use crate::style::Style;
@@ -20,12 +23,13 @@ use crate::subject::Subject;
 
 /// Does what the arguments say.
 pub(super) fn run(command: &Explain, other: &Path, style: Style) -> Result<String, Failure> {
-    let policy = Subject::of(&command.file, &command.analysis)?.policy;
+    let subject = Subject::of(&command.file, &command.analysis)?;
+    let policy = &subject.policy;
     let before = Subject::of(other, &command.analysis)?.policy;
     let is_wanted = |call: &SyscallNr| command.calls.is_empty() || command.calls.contains(call);
-    let more: Vec<_> = only_in(&policy, &before).filter(|(call, _)| is_wanted(call)).collect();
-    let fewer: Vec<_> = only_in(&before, &policy).filter(|(call, _)| is_wanted(call)).collect();
-    let files = changed(&policy, &before);
+    let more: Vec<_> = only_in(policy, &before).filter(|(call, _)| is_wanted(call)).collect();
+    let fewer: Vec<_> = only_in(&before, policy).filter(|(call, _)| is_wanted(call)).collect();
+    let files = changed(policy, &before);
     if command.json {
         let calls = |calls: &[(SyscallNr, &AllowedCall)]| -> Map<String, Value> {
             calls.iter().map(|(call, allowed)| (call.to_string(), json!(allowed))).collect()
@@ -37,8 +41,16 @@ pub(super) fn run(command: &Explain, other: &Path, style: Style) -> Result<Strin
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{} may make {} that {} may not:", names[0], count(more.len(), "system call"), names[1]);
-    for (_, allowed) in &more {
-        let _ = write!(text, "  {}\n{}", style.bold(&allowed.name), place::lines(&allowed.evidence, "      "));
+    let question = Question { calls: more.iter().map(|(call, _)| *call).collect(), through: None };
+    let explanation = Subject::explanation(&command.file, &command.analysis, &question)?;
+    let answer = Answer { command, subject: &subject, style };
+    for (call, allowed) in &more {
+        let found = explanation.as_ref().and_then(|found| found.calls.get(call));
+        let asked = match &allowed.evidence {
+            evidence @ Evidence::Site { .. } => style.faint(&format!("  asked for by {}", asker(evidence))),
+            _ => String::new(),
+        };
+        let _ = write!(text, "  {}{asked}\n{}", style.bold(&allowed.name), answer.first(&allowed.evidence, found));
     }
     let _ = writeln!(text, "{} may make {} that {} may not:", names[1], count(fewer.len(), "system call"), names[0]);
     for (_, allowed) in &fewer {
