@@ -2,6 +2,26 @@
 //!
 //! The pipeline, each stage a function from shared references to a new type: bytes → [`elf::Image`] → `ModuleSummary`
 //! → `Program` → `Reachable` → [`policy::Policy`].
+//!
+//! [`analyze`] is all of it for one program; a [`Session`] does many, and reads each library once. Nothing is printed, and
+//! nothing ends the process: what cannot be read is an [`Error`], what cannot be known stands in the policy.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use chestnut_analyzer::syscall::SyscallNr;
+//! use chestnut_analyzer::{Options, analyze};
+//!
+//! let policy = analyze(Path::new("/bin/true"), &Options::default())?;
+//! let [write, ptrace] = ["write", "ptrace"].map(|name| SyscallNr::from_name(name).expect("a call of x86-64"));
+//! assert!(policy.allowed.contains_key(&write));
+//! assert!(!policy.allowed.contains_key(&ptrace));
+//! // A site whose number is not known is never ignored: whoever enforces the policy must decide what becomes of it.
+//! assert!(policy.unresolved.is_empty());
+//! # Ok::<(), chestnut_analyzer::Error>(())
+//! ```
+//!
+//! [`explanation`] says why, [`limits`] how much work a file may make; `examples/policy.rs` is a whole program.
 
 pub mod address;
 pub mod always;

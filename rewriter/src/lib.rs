@@ -3,7 +3,28 @@
 //! The pipeline, each stage a function from shared references to a new type: [`Policy`] → [`bpf::Specification`] →
 //! [`bpf::Filter`] → payload → [`Layout`] → patches → bytes → verified. [`rewrite`] is all of it, [`unpatch`] the way
 //! back, [`inspect`] what a patched file says about itself. Nothing but [`command_line`] and [`output`] reads or writes
-//! files.
+//! files; nothing prints or ends the process.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use chestnut_analyzer::{Options, analyze};
+//! use chestnut_rewriter::bpf::Action;
+//! use chestnut_rewriter::{FilterOptions, inspect, rewrite, unpatch};
+//!
+//! let original = std::fs::read("/bin/true")?;
+//! let policy = analyze(Path::new("/bin/true"), &Options::default())?;
+//! // A call that is refused fails with EPERM; without this it ends the program.
+//! let options = FilterOptions { action: Action::Errno(1), ..FilterOptions::default() };
+//! let patched = rewrite(&original, &policy, &options)?.bytes;
+//!
+//! let filter = inspect(&patched)?.filter;
+//! assert!(policy.allowed.keys().eq(filter.specification().allowed()));
+//! assert_eq!(unpatch(&patched)?, original);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/patch.rs` is a whole program.
 
 pub mod bpf;
 pub mod command_line;

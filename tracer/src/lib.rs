@@ -1,6 +1,31 @@
 //! Runs programs and records which system calls they make, or decides about them while they run.
 //!
-//! [`trace()`] writes a [`Trace`], [`run()`] is the permission system,
+//! [`trace()`] writes a [`Trace`], [`run()`] is the permission system, [`Refinement`] compares traces with a policy, and
+//! [`explain_violations`] reads what the kernel writes of refused calls. Messages go where a caller says ([`Messages`]).
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use chestnut_analyzer::{Options, analyze};
+//! use chestnut_tracer::{Messages, Refinement, Target, Trace, TraceOptions, trace};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("true.trace");
+//! let options = TraceOptions {
+//!     target: Target::Command(vec!["/bin/true".into()]),
+//!     output: Some(file.clone()),
+//!     known: None,
+//!     paths: false,
+//!     live: false,
+//!     messages: Messages::new(Vec::new()),
+//! };
+//! assert_eq!(trace(&options)?.status, Some(0));
+//!
+//! let policy = analyze(Path::new("/bin/true"), &Options::default())?;
+//! let refinement = Refinement::new(&policy, &[Trace::read(&file)?])?;
+//! assert!(refinement.missing(&policy).is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod architecture;
 mod ask;
