@@ -1,7 +1,8 @@
 //! The pages in docs/: what they show is what the commands say.
 //!
-//! In blocks of `console`, a line that begins with `$ ` is run by bash, in one folder for a page; what follows is its output,
-//! standard error included. `...` stands for anything within a line, on a line of its own for any lines.
+//! In blocks of `console`, a line that begins with `$ ` is run by bash, in one folder for a page; lines that begin with `>`
+//! go on with it, and what follows is its output, standard error included. `...` stands for anything within a line, on a
+//! line of its own for any lines. `<!-- needs: PROGRAM.. -->` in a page's first line says what must be installed.
 
 #![cfg(test)]
 
@@ -28,6 +29,10 @@ fn transcript(page: &str) -> Vec<Shown> {
             _ if !is_inside => {}
             _ => match (text.strip_prefix("$ "), shown.last_mut()) {
                 (Some(command), _) => shown.push(Shown { line, command: command.to_owned(), output: Vec::new() }),
+                (None, Some(last)) if text.starts_with('>') && last.output.is_empty() => {
+                    last.command.push('\n');
+                    last.command.push_str(text.strip_prefix("> ").unwrap_or(""));
+                }
                 (None, Some(last)) => last.output.push(text.to_owned()),
                 (None, None) => panic!("line {line}: output without a command"),
             },
@@ -70,6 +75,25 @@ fn pages() -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|end| end == "md")).collect()
 }
 
+/// What a page's first line says that it needs, and what is not there.
+fn missing<'page>(page: &'page str, path: &str) -> Vec<&'page str> {
+    let needs = page.lines().next().and_then(|line| line.strip_prefix("<!-- needs: ")?.strip_suffix(" -->"));
+    let is_there = |name: &&str| std::env::split_paths(path).any(|folder| folder.join(name).is_file());
+    needs.unwrap_or("").split_whitespace().filter(|name| !is_there(name)).collect()
+}
+
+/// The folder in which debhelper looks for the sequence `chestnut`, as dh-chestnut installs it.
+fn debhelper(folder: &Path) -> PathBuf {
+    let sequences = folder.join("Debian/Debhelper/Sequence");
+    std::fs::create_dir_all(&sequences).unwrap();
+    std::fs::copy(packaging().join("chestnut.pm"), sequences.join("chestnut.pm")).unwrap();
+    folder.to_owned()
+}
+
+fn packaging() -> PathBuf {
+    std::fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/debhelper")).unwrap()
+}
+
 #[test]
 fn pages_show_what_commands_say() {
     let binaries = Path::new(env!("CARGO_BIN_EXE_chestnut")).parent().unwrap();
@@ -78,13 +102,24 @@ fn pages_show_what_commands_say() {
         eprintln!("skipped: chestnut-patch is not built");
         return;
     }
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let system = std::env::var("PATH").unwrap();
+    let path = format!("{}:{}:{system}:/usr/sbin:/sbin", binaries.display(), packaging().display());
+    let perl = TempDir::new().unwrap();
+    let sequences = debhelper(perl.path());
     let mut number = 0;
     for page in pages() {
         let folder = TempDir::new().unwrap();
-        for Shown { line, command, output } in transcript(&std::fs::read_to_string(&page).unwrap()) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let missing = missing(&text, &path);
+        if !missing.is_empty() {
+            assert!(std::env::var_os("CHESTNUT_REQUIRE_ALL").is_none(), "not installed: {missing:?}");
+            eprintln!("skipped: {}: not installed: {missing:?}", page.display());
+            continue;
+        }
+        for Shown { line, command, output } in transcript(&text) {
             let mut bash = Command::new("bash");
             bash.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(&folder).env("PATH", &path);
+            bash.env("PERL5LIB", &sequences);
             let found = bash.env("NO_COLOR", "1").output().unwrap();
             let text = String::from_utf8_lossy(&found.stdout).into_owned();
             let lines: Vec<&str> = text.lines().collect();
