@@ -306,3 +306,18 @@ fn a_trap_that_is_ignored_is_in_the_log() {
         }
     }
 }
+
+#[test]
+fn a_program_that_needs_nothing_more_is_said_to() {
+    let case = Case::new();
+    let program = case.program.to_str().unwrap();
+    let learned = chestnut(&["run", "--learn", "--policy", case.whole.to_str().unwrap(), "--", program, "parent"]);
+    let report = text(&learned.stderr);
+    assert!(report.ends_with("/traced\n  nothing but what the policy allows\n"), "{report}");
+    let lacking = chestnut(&["run", "--learn", "--policy", case.cut.to_str().unwrap(), "--", program, "parent"]);
+    let report = text(&lacking.stderr);
+    assert!(report.contains("getppid (3)") && !report.contains("nothing but"), "{report}");
+    let recorded = case.path("recorded");
+    let traced = succeeds(&["trace", "-o", &recorded, "--", "/bin/true"]);
+    assert!(text(&traced.stderr).contains(", 1 program, 1 process; "), "{traced:?}");
+}

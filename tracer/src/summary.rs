@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use chestnut_analyzer::syscall::SyscallNr;
@@ -150,14 +150,20 @@ fn outcome(mut engine: Engine, ending: Ending) -> Outcome {
     let recorder = &engine.recorder;
     let calls: BTreeSet<&str> = recorder.entries().iter().map(|entry| entry.seen.call.as_str()).collect();
     let summary = format!(
-        "{} different calls from {} places, {} programs, {} processes; {} stops",
-        calls.len(),
-        recorder.entries().len(),
-        recorder.images().len(),
-        engine.tree.seen,
-        recorder.stops,
+        "{} from {}, {}, {}; {}",
+        counted(calls.len(), "different call", "s"),
+        counted(recorder.entries().len(), "place", "s"),
+        counted(recorder.images().len(), "program", "s"),
+        counted(engine.tree.seen, "process", "es"),
+        counted(recorder.stops, "stop", "s"),
     );
     Outcome { status: ending.status, signal: ending.signal, report: report(recorder), summary, trouble }
+}
+
+/// `1 place`, `2 places`.
+fn counted(number: impl fmt::Display + PartialEq + From<u8>, noun: &str, plural: &str) -> String {
+    let end = if number == 1.into() { "" } else { plural };
+    format!("{number} {noun}{end}")
 }
 
 /// For each image its calls, those behind the entry point first.
@@ -168,6 +174,9 @@ fn report(recorder: &Recorder) -> String {
         let by = parent.map_or_else(String::new, |parent| format!(", executed by {}", parent.file.path.display()));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}{by}", image.file.path.display());
+        if recorder.entries().iter().all(|entry| entry.seen.image != image.id) {
+            let _ = writeln!(text, "  nothing but what the policy allows");
+        }
         for (phase, heading) in [(Phase::After, "from the entry point on"), (Phase::Before, "before the entry point")] {
             let mut calls: BTreeMap<(u64, &str, Option<Refusal>), (u64, bool)> = BTreeMap::new();
             let here = |entry: &&crate::recorder::Entry| entry.seen.image == image.id && entry.seen.phase == phase;
