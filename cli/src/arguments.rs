@@ -144,8 +144,8 @@ pub(crate) struct Analyze {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help::EXPLAIN_HELP)]
 pub(crate) struct Explain {
-    /// What lies behind a function: the way to it, and from there to each call (or to those that are named). By its name,
-    /// or as FILE+0xADDRESS.
+    /// What lies behind a function: the way to it, and from there to each call (or to those that are named). By its name
+    /// as nm has it, or as FILE+0xADDRESS.
     #[arg(long, value_name = "FUNCTION", conflicts_with = "diff")]
     pub(crate) all_paths_through: Option<String>,
 

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use chestnut_analyzer::policy::{AllowedCall, CodeLocation, Evidence, Policy};
 
+use crate::symbol::readable;
+
 /// Between files on a way.
 const ARROW: &str = " → ";
 
@@ -74,7 +76,7 @@ pub(crate) fn route(evidence: &Evidence) -> String {
 /// The function that holds a place, without the distance from its beginning.
 fn function(site: &CodeLocation) -> String {
     let symbol = site.symbol.as_deref().map(|symbol| symbol.rsplit_once("+0x").map_or(symbol, |(name, _)| name));
-    symbol.map_or_else(String::new, |symbol| format!(" ({symbol})"))
+    symbol.map_or_else(String::new, |symbol| format!(" ({})", readable(symbol)))
 }
 
 fn name(path: &Path) -> String {

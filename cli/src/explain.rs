@@ -186,7 +186,9 @@ impl Answer<'_> {
 
     fn through(&self, name: &str, found: &[Through]) -> String {
         if found.is_empty() {
-            return format!("there is no function {name} in the files that were read\n");
+            return format!(
+                "there is no function {name} in the files that were read; by its name as nm has it, or as FILE+0xADDRESS\n"
+            );
         }
         found.iter().map(|through| self.behind(through)).collect()
     }

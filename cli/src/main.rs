@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod style;
 mod subject;
+mod symbol;
 mod trace;
 mod violation;
 mod vulnerabilities;

@@ -9,6 +9,7 @@ use std::path::Path;
 use chestnut_analyzer::policy::{CodeLocation, Evidence};
 
 use crate::style::Style;
+use crate::symbol::readable;
 
 /// How many steps of a way the short form shows; of a longer one, all but the last one of these come from its end.
 const SHORT_WAY: usize = 4;
@@ -25,13 +26,13 @@ pub(crate) fn long(location: &CodeLocation) -> String {
 }
 
 fn with_symbol(file: &Path, location: &CodeLocation) -> String {
-    let symbol = location.symbol.as_ref().map_or_else(String::new, |symbol| format!(" ({symbol})"));
+    let symbol = location.symbol.as_ref().map_or_else(String::new, |symbol| format!(" ({})", readable(symbol)));
     format!("{}+{}{symbol}", file.display(), location.address)
 }
 
 /// A step by its name, where it has one.
 fn name(step: &CodeLocation) -> String {
-    step.symbol.clone().unwrap_or_else(|| short(step))
+    step.symbol.as_deref().map_or_else(|| short(step), readable)
 }
 
 /// Evidence in one line: the site, then back to where the program starts.
