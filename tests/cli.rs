@@ -135,6 +135,28 @@ fn a_policy_comes_from_standard_input() {
     );
 }
 
+/// Lists and logs come from pipes, too, of a shell's `<(...)` as well as standard input.
+#[test]
+fn texts_come_from_pipes() {
+    let folder = TempDir::new().unwrap();
+    let line = "type=1326 pid=999999999 exe=\"/none\" arch=c000003e syscall=101 ip=0x7f0 code=0x7ffc0000";
+    let script = format!(
+        "set -e; \"$0\" explain-violation <(echo 'a {line}'); echo /bin/true | \"$0\" harden --nss files --list - --out out; \
+         \"$0\" report /bin/true --nss files --vulnerabilities <(printf 'MINE\\tptrace\\tme\\n') | grep -c MINE; \
+         ! \"$0\" trace -o - -- /bin/true; ls"
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_chestnut")])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.starts_with("/none: ptrace (number 101)") && said.contains("\npatched             1 "), "{said}");
+    assert!(said.ends_with("\n1\nout\n"), "{said}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("-o -: the program that is traced"));
+}
+
 #[test]
 fn colour_is_where_it_is_wanted() {
     let folder = TempDir::new().unwrap();

@@ -376,3 +376,31 @@ fn libraries_of_dlopen_may_need_each_other() {
     }
     assert_refusal(&listed(&[&words[0]]), 1, "the library second.so that");
 }
+
+/// `-` is standard output for a policy and standard input for one, and never a file of that name.
+#[test]
+fn streams_take_policies_and_no_programs() {
+    let desk = Desk::new();
+    let [input, output] = [&desk.input, &desk.output].map(|path| path.to_str().unwrap());
+    let written = command(&["--nss", "files", "--emit-policy", "-", input, output]);
+    assert!(written.status.success(), "{written:?}");
+    let policy: chestnut_analyzer::policy::Policy = serde_json::from_slice(&written.stdout).unwrap();
+    let file = std::fs::File::open({
+        let path = desk.scratch.path("piped.json");
+        std::fs::write(&path, &written.stdout).unwrap();
+        path
+    });
+    let again = desk.scratch.path("again");
+    let mut patch = std::process::Command::new(env!("CARGO_BIN_EXE_chestnut-patch"));
+    let done = patch.args(["--policy", "-", input, again.to_str().unwrap()]).stdin(file.unwrap()).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let filter = chestnut_rewriter::inspect(&read(&again)).unwrap().filter;
+    assert!(policy.allowed.keys().eq(filter.specification().allowed()));
+
+    let mut elsewhere = std::process::Command::new(env!("CARGO_BIN_EXE_chestnut-patch"));
+    let refused = elsewhere.current_dir(desk.scratch.path("")).args([input, "-"]).output().unwrap();
+    assert_refusal(&refused, 2, "OUT is -: ");
+    assert!(!desk.scratch.path("-").exists());
+    assert_refusal(&command(&["-", output]), 2, "IN is -: ");
+    assert_refusal(&command(&["--list", "--emit-policy", "-", input]), 2, "--emit-policy -: ");
+}

@@ -275,7 +275,8 @@ pub(crate) struct Harden {
     #[arg(long)]
     pub(crate) all: bool,
 
-    /// The programs that a file names, a path below --root a line; lines that begin with # are passed over.
+    /// The programs that a file (or standard input, if it is `-`) names, a path below --root a line; lines that begin with
+    /// # are passed over.
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
 

@@ -31,6 +31,8 @@ pub(crate) enum Failure {
     NotATable { path: PathBuf, reason: String },
     #[error("standard input: a policy can come from there, and no program: its libraries are sought from where it is")]
     ProgramWithoutPlace,
+    #[error("-o -: the program that is traced writes to standard output itself: name a file for the trace")]
+    TraceToStream,
     #[error("a page is about one program: --table compares many")]
     ManyPrograms,
     #[error("{}: the policy of {}, and not of {}", path.display(), of.display(), program.display())]
@@ -60,7 +62,11 @@ impl Failure {
             Self::Analysis { source, .. } if source.is_usage() => 2,
             Self::Analysis { .. } => 1,
             Self::File(_) | Self::Output(_) | Self::NotAPolicy { .. } | Self::OtherProgram { .. } => 2,
-            Self::NotATable { .. } | Self::ManyPrograms | Self::ProgramWithoutPlace | Self::DeniedAtStart { .. } => 2,
+            Self::TraceToStream
+            | Self::NotATable { .. }
+            | Self::ManyPrograms
+            | Self::ProgramWithoutPlace
+            | Self::DeniedAtStart { .. } => 2,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Tracer(error) => tracer_status(error),
         }

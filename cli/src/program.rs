@@ -3,6 +3,7 @@
 //! Input: the file that a command is about, or a name by which it is executed. Output: its bytes, its path, or the policy
 //! that it holds.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::limits::{LimitName, Limits};
@@ -20,6 +21,15 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
     let unreadable = |source| FileError::Read { path: "standard input".into(), source };
     let input = std::io::stdin().lock();
     Ok(read_all(input, 0, LimitName::FileSize, "bytes of standard input", limits).map_err(unreadable)?)
+}
+
+/// Reads a text from a file of any kind, such as a pipe that a shell has made; `-` is standard input.
+pub(crate) fn read_text(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
+    if is_stream(path) {
+        return read(path, limits);
+    }
+    let bytes = File::open(path).and_then(|file| read_all(file, 0, LimitName::PolicySize, "bytes of the text", limits));
+    Ok(bytes.map_err(|source| FileError::Read { path: path.to_owned(), source })?)
 }
 
 /// Whether a path stands for standard input or output.

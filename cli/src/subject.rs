@@ -80,7 +80,7 @@ impl Subject {
         if question.calls.is_empty() || program::is_stream(path) {
             return Ok(None);
         }
-        if program::read_within(path, &flags.limits())?.starts_with(b"{") {
+        if program::read(path, &flags.limits())?.starts_with(b"{") {
             return Ok(None);
         }
         Ok(Some(Self::explained(path, flags, question)?.1))

@@ -16,6 +16,9 @@ use crate::program;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &Trace, messages: &Messages) -> Result<(String, ExitCode), Failure> {
+    if command.output.as_deref().is_some_and(program::is_stream) {
+        return Err(Failure::TraceToStream);
+    }
     if let Some(executable) = command.command.first().and_then(|name| program::executable(name).ok()) {
         program::check_place(command.output.as_ref(), &executable)?;
     }

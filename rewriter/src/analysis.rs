@@ -4,13 +4,14 @@
 //! `--deny` change.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use chestnut_analyzer::limits::{LimitName, Limits};
 use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
 use chestnut_analyzer::regular_file::read_all;
 use chestnut_analyzer::syscall::SyscallNr;
-use chestnut_rewriter::command_line::one_line;
+use chestnut_rewriter::command_line::{self, one_line};
 use chestnut_rewriter::output;
 
 use crate::cli::Arguments;
@@ -42,6 +43,11 @@ pub(crate) fn policy(
     Ok((policy, denied))
 }
 
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Asks the analyzer. `original` is there if the program on disk is a patched one.
 fn analyze(arguments: &Arguments, original: Option<&[u8]>) -> Result<Policy, Failure> {
     arguments.analysis.analyze(&arguments.input, original).map_err(|error| {
@@ -66,11 +72,15 @@ fn read_for(arguments: &Arguments, path: &Path, program: &[u8]) -> Result<Policy
 
 fn read(path: &Path, limits: &Limits) -> Result<Policy, Failure> {
     let wrong = |reason: String| Failure::NamedFile { flag: "--policy", path: path.to_owned(), reason };
-    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().saturating_add(1));
+    let what = "bytes of the policy";
     // A pipe is as good as a file: a shell makes one of `<(command)`.
-    let text = File::open(path)
-        .and_then(|file| read_all(file, length, LimitName::PolicySize, "bytes of the policy", limits))
-        .map_err(|error| wrong(error.to_string()))?;
+    let text = if is_stream(path) {
+        read_all(io::stdin().lock(), 0, LimitName::PolicySize, what, limits)
+    } else {
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len().saturating_add(1));
+        File::open(path).and_then(|file| read_all(file, length, LimitName::PolicySize, what, limits))
+    };
+    let text = text.map_err(|error| wrong(error.to_string()))?;
     let policy: Policy = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     if policy.format == POLICY_FORMAT {
         Ok(policy)
@@ -95,12 +105,17 @@ pub(crate) fn check_place(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Writes the policy where `--emit-policy` says.
-pub(crate) fn emit(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
+pub(crate) fn emit(arguments: &Arguments, policy: &Policy, stdout: &mut dyn Write) -> Result<(), Failure> {
     let Some(path) = &arguments.emit_policy else {
         return Ok(());
     };
     let wrong = |reason: String| Failure::NamedFile { flag: "--emit-policy", path: path.clone(), reason };
     let mut text = serde_json::to_string_pretty(policy).map_err(|error| wrong(error.to_string()))?;
     text.push('\n');
-    output::write_text(path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
+    let written = if is_stream(path) {
+        command_line::print(stdout, &text).map(drop)
+    } else {
+        output::write_text(path, text.as_bytes())
+    };
+    written.map_err(|error| wrong(error.to_string()))
 }

@@ -15,11 +15,11 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chestnut-patch", version, after_help = EXIT_STATUSES)]
 pub(crate) struct Arguments {
-    /// Takes the policy from a file instead of computing it; it must be one of this program, by SHA-256.
+    /// Takes the policy from a file (or standard input, if it is `-`) instead of computing it; it must be one of this program, by SHA-256.
     #[arg(help_heading = POLICY, long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 
-    /// Writes the policy to a file, with the evidence for each call.
+    /// Writes the policy to a file (or standard output, if it is `-`), with the evidence for each call.
     #[arg(help_heading = POLICY, long, value_name = "FILE")]
     pub(crate) emit_policy: Option<PathBuf>,
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::path_text;
 use chestnut_analyzer::plain_text;
@@ -22,6 +22,7 @@ use crate::report::Report;
 
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Failure> {
+    refuse_streams(arguments)?;
     analysis::check_place(arguments)?;
     let mut input = output::read(&arguments.input, &arguments.analysis.limits())?;
     let refused = |source| Failure::Refused { path: arguments.input.clone(), source };
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
         let (policy, _) = analysis::policy(arguments, &input.bytes, repatched)?;
-        analysis::emit(arguments, &policy)?;
+        analysis::emit(arguments, &policy, stdout)?;
         refuse_unresolved(arguments, &policy)?;
         return list(arguments, &policy, stdout);
     };
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     // Before the analysis, which takes its time.
     let place = output::place(&input, &arguments.input, path)?;
     let (policy, denied) = analysis::policy(arguments, &input.bytes, repatched)?;
-    analysis::emit(arguments, &policy)?;
+    analysis::emit(arguments, &policy, stdout)?;
     refuse_unresolved(arguments, &policy)?;
     let warnings = [arguments.analysis.warning(&policy), denial(&denied)];
     for warning in warnings.iter().flatten().filter(|_| !arguments.quiet) {
@@ -67,6 +68,22 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     } else {
         print(stderr, &plain_text::page(&report.text(arguments.verbose)))
     }
+}
+
+/// A program has a place, and more than bytes; what is printed is one thing.
+fn refuse_streams(arguments: &Arguments) -> Result<(), Failure> {
+    let wrong = |text: &str| Err(Failure::Usage(text.to_owned()));
+    let is_stream = |path: &Option<PathBuf>| path.as_deref().is_some_and(analysis::is_stream);
+    if analysis::is_stream(&arguments.input) {
+        return wrong("IN is -: the libraries of a program are sought from where it is: name a file");
+    }
+    if is_stream(&arguments.output) {
+        return wrong("OUT is -: a program has a mode, an owner and attributes beside its bytes: name a file");
+    }
+    if is_stream(&arguments.emit_policy) && (arguments.list || arguments.json) {
+        return wrong("--emit-policy -: --list and --json print to standard output, too: name a file for the policy");
+    }
+    Ok(())
 }
 
 /// What the user must know about `--deny`.

@@ -12,14 +12,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use chestnut_analyzer::limits::{LimitName, Limits};
+use chestnut_analyzer::limits::Limits;
 use chestnut_analyzer::loader::host_path;
-use chestnut_analyzer::regular_file::read_all;
 use chestnut_rewriter::output::FileError;
 use walkdir::WalkDir;
 
 use crate::arguments::Harden;
 use crate::failure::Failure;
+use crate::program;
 
 /// A file that may be a program.
 pub(super) struct Program {
@@ -86,8 +86,7 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
 
 /// The files that a list names, a path of the tree a line; links are followed within the tree.
 fn listed(root: &Path, list: &Path, limits: &Limits) -> Result<Vec<PathBuf>, Failure> {
-    let text = File::open(list).and_then(|file| read_all(file, 0, LimitName::PolicySize, "bytes of the list", limits));
-    let text = text.map_err(|source| FileError::Read { path: list.to_owned(), source })?;
+    let text = program::read_text(list, limits)?;
     // Bytes, as paths are.
     let paths = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     paths
