@@ -132,6 +132,12 @@ fn a_tree_is_hardened_in_place() {
         };
         assert!(read(&file) == before, "{name}");
     }
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for refused in results["programs"].as_array().unwrap().iter().filter(|program| program["status"] == "refused") {
+        // The path stands before it already.
+        let [path, reason] = ["path", "reason"].map(|field| refused[field].as_str().unwrap());
+        assert!(!reason.starts_with(path), "{reason}");
+    }
     let inode = |name: &str| std::fs::metadata(folder.join(name)).unwrap().ino();
     assert!(is_patched(&folder.join("execute")));
     assert_eq!(inode("execute"), inode("another-name"));

@@ -48,10 +48,16 @@ pub(super) enum Refusal {
     File(#[from] FileError),
     #[error("{what}: whoever may start it gets the rights of another; --allow-setuid goes on")]
     Privileged { what: &'static str },
-    #[error("{}", unresolved_text(path, sites))]
+    #[error("{}", unresolved(path, sites))]
     Unresolved { path: PathBuf, sites: Vec<UnresolvedSite> },
     #[error("{}: the name of a file that is patched cannot be renewed", path.display())]
     Link { path: PathBuf, source: io::Error },
+}
+
+/// Which calls are not known, of a program whose name stands before.
+fn unresolved(path: &Path, sites: &[UnresolvedSite]) -> String {
+    let text = unresolved_text(path, sites);
+    text.strip_prefix(&format!("{}: ", path.display())).map_or_else(|| text.clone(), str::to_owned)
 }
 
 impl Outcome {
