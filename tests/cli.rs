@@ -88,7 +88,7 @@ fn analyze_says_what_the_golden_text_says() {
     let program = program(&folder);
     golden("analyze.txt", &masked(&text_of(&["analyze", text(&program)]), &folder));
     golden("analyze-verbose.txt", &masked(&text_of(&["analyze", "-v", text(&program)]), &folder));
-    let explained = text_of(&["explain", text(&program), "getppid", "execve"]);
+    let explained = text_of(&["explain", text(&program), "getppid", "execve", "ptrace"]);
     golden("explain.txt", &masked(&explained, &folder));
     let through = text_of(&["explain", "--all-paths-through", "middle", text(&program)]);
     golden("explain-through.txt", &masked(&through, &folder));
@@ -352,6 +352,26 @@ fn explain_gives_the_evidence_of_the_policy() {
     let write = policy.allowed.values().find(|call| call.name == "write").unwrap();
     assert_eq!(found["calls"]["write"], serde_json::to_value(write).unwrap());
     assert_eq!(found["calls"]["ptrace"], serde_json::Value::Null);
+}
+
+/// What only the loader's start-up makes is made before the filter is on, and something in the loader does lead there.
+#[test]
+fn start_up_code_ran_before() {
+    let found = text_of(&["explain", "/bin/true", "set_tid_address"]);
+    let lines: Vec<_> = found.lines().collect();
+    assert!(
+        lines[0].starts_with("set_tid_address is not allowed: nothing that is reached makes it; nearest is "),
+        "{found}"
+    );
+    assert!(lines[1].contains("/ld-linux-x86-64.so.2+0x"), "{found}");
+    assert!(lines[1].ends_with(" runs before the filter is on, and only then"), "{found}");
+    assert!(lines.len() > 2 && lines[2..].iter().all(|line| line.starts_with("    leads to ")), "{found}");
+    // The first is the loader's entry point, for readelf.
+    let loader = lines[1].trim().split('+').next().unwrap();
+    let header = Command::new("readelf").args(["-h", loader]).output().unwrap();
+    let header = String::from_utf8(header.stdout).unwrap();
+    let entry = header.lines().find_map(|line| line.trim().strip_prefix("Entry point address:")).unwrap().trim();
+    assert!(lines[1].contains(&format!("+{entry} ")), "{entry}: {found}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::functions::FunctionId;
 use crate::guards::Guards;
 use crate::instruction::ReferenceKind;
 use crate::policy::CodeLocation;
-use crate::program::{Module, ModuleId, Program};
+use crate::program::{Module, ModuleId, ModuleRole, Program};
 use crate::reachability::{Cause, FunctionKey, Node, Phase, Reachable, Root, path};
 use crate::registers::SYSCALL_ARGUMENTS;
 use crate::solver::{Surroundings, solve, solve_without};
@@ -126,7 +126,7 @@ pub enum NotReached {
     BeforeTheFilter,
     /// The way starts with a function that is exported, and that nothing reached refers to.
     UnusedExport,
-    /// Nothing in its file leads there.
+    /// Nothing in its file refers to what the way starts with.
     NoReference,
 }
 
@@ -284,8 +284,11 @@ impl<S: Surroundings> Known<'_, '_, S> {
         let mut next: FxHashMap<FunctionId, FunctionId> = FxHashMap::default();
         let mut queue = VecDeque::from([function]);
         let mut seen = FxHashSet::from_iter([function]);
+        let start_up = self.start_up(id);
         let mut exported = None;
         let mut guarded = None;
+        let mut before = (self.reached.phase(key) == Some(Phase::Before)).then_some(function);
+        let mut unreferenced = None;
         while let Some(current) = queue.pop_front() {
             match self.reached.phase((id, current)) {
                 Some(Phase::After) => {
@@ -298,6 +301,12 @@ impl<S: Surroundings> Known<'_, '_, S> {
             if exported.is_none() && referrers.exports.contains_key(&current) {
                 exported = Some(current);
             }
+            if before.is_none() && start_up == Some(current) {
+                before = start_up;
+            }
+            if unreferenced.is_none() && referrers.of(current).is_empty() {
+                unreferenced = Some(current);
+            }
             for &from in referrers.of(current) {
                 if seen.insert(from) {
                     next.insert(from, current);
@@ -305,12 +314,11 @@ impl<S: Surroundings> Known<'_, '_, S> {
                 }
             }
         }
-        let is_before = self.reached.phase(key) == Some(Phase::Before);
-        let (reason, start) = match (guarded, is_before, exported) {
+        let (reason, start) = match (guarded, before, exported) {
             (Some(start), ..) => (NotReached::Guarded, start),
-            (None, true, _) => (NotReached::BeforeTheFilter, function),
-            (None, false, Some(start)) => (NotReached::UnusedExport, start),
-            (None, false, None) => (NotReached::NoReference, function),
+            (None, Some(start), _) => (NotReached::BeforeTheFilter, start),
+            (None, None, Some(start)) => (NotReached::UnusedExport, start),
+            (None, None, None) => (NotReached::NoReference, unreferenced.unwrap_or(function)),
         };
         let steps = std::iter::successors(Some(start), |step| next.get(step).copied().filter(|_| *step != function));
         let path = steps.map(|step| location(self.program, id, self.start((id, step)))).collect();
@@ -319,6 +327,12 @@ impl<S: Surroundings> Known<'_, '_, S> {
             None => Vec::new(),
         };
         Unreached { site: location(self.program, id, at), path, reason, imported_by }
+    }
+
+    /// The entry point of the program interpreter: all that it leads to and that is not reached ran before the program.
+    fn start_up(&self, id: ModuleId) -> Option<FunctionId> {
+        let module = self.program.module(id).filter(|module| module.role == ModuleRole::Interpreter)?;
+        module.summary.functions().at(module.image.entry()?)
     }
 
     /// The other files that import one of these names.

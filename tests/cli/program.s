@@ -1,4 +1,4 @@
-# The program of the golden texts: direct calls, a jump, a function behind a pointer in data, a call that is not reached.
+# The program of the golden texts: direct calls, a jump, a function behind a pointer in data, calls that are not reached.
 	.text
 	.globl	_start
 	.type	_start, @function
@@ -53,6 +53,23 @@ unused:
 	ret
 	.cfi_endproc
 	.size	unused, .-unused
+
+	.type	forgotten, @function
+forgotten:
+	.cfi_startproc
+	call	hidden
+	ret
+	.cfi_endproc
+	.size	forgotten, .-forgotten
+
+	.type	hidden, @function
+hidden:
+	.cfi_startproc
+	mov	$101,%eax
+	syscall
+	ret
+	.cfi_endproc
+	.size	hidden, .-hidden
 
 	.data
 	.type	table, @object
