@@ -1,19 +1,19 @@
-//! What the kernel offers a tracer and no crate has in a safe form: `ptrace`, `wait4` for tracees, `signalfd`, and a
-//! child that waits before it becomes a program.
+//! What the kernel offers a tracer and no crate has in a safe form: `ptrace`, `wait4` for tracees, and a child that waits
+//! before it becomes a program.
 //!
-//! Input and output: numbers and plain structures. Follows ptrace(2), wait(2), signalfd(2). Crates with a safe `ptrace`
+//! Input and output: numbers and plain structures. Follows ptrace(2), wait(2). Crates with a safe `ptrace`
 //! cannot deliver real-time signals (their signals are an enumeration of the others) and lack `PTRACE_LISTEN`.
 //!
 //! # Safety
 //!
-//! This is the only module of the crate that may use `unsafe`. A request that lets the kernel write gets a pointer to a
+//! This module and `signals.rs` are the only ones of the crate that may use `unsafe`. A request that lets the kernel write gets a pointer to a
 //! value of the right type that outlives the call; requests on a tracee can change that process, never this one.
 #![allow(unsafe_code, reason = "ptrace and fork have no safe interface")]
 
 use std::ffi::{CStr, CString};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_long, c_uint, c_ulong};
 
@@ -306,77 +306,6 @@ fn become_program(
     }
     // SAFETY: ends the child.
     unsafe { libc::_exit(127) }
-}
-
-/// Signals that come as data.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    fd: OwnedFd,
-    /// What was blocked before.
-    old: libc::sigset_t,
-}
-
-/// A signal that has come.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrived {
-    pub(crate) signal: c_int,
-    /// Another process has sent it, and not the kernel or the terminal.
-    pub(crate) by_process: bool,
-}
-
-impl Signals {
-    /// Blocks some signals in this thread, and those that it starts; they are read here from now on.
-    pub(crate) fn take(signals: &[c_int]) -> io::Result<Self> {
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: writes the set that the pointer leads to.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        for signal in signals {
-            // SAFETY: the set has been made by sigemptyset.
-            unsafe { libc::sigaddset(set.as_mut_ptr(), *signal) };
-        }
-        let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: reads one set and writes the other; both outlive the call.
-        let answer = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), old.as_mut_ptr()) };
-        if answer != 0 {
-            return Err(io::Error::from_raw_os_error(answer));
-        }
-        // SAFETY: reads the set.
-        let fd = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: pthread_sigmask succeeded, so it has written the set.
-        Ok(Self { fd, old: unsafe { old.assume_init() } })
-    }
-
-    /// To wait on.
-    pub(crate) const fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-
-    /// The next signal that has come.
-    pub(crate) fn next(&self) -> Option<Arrived> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-        let length = size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the kernel writes at most `length` bytes to the pointer.
-        let read = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), length) };
-        if usize::try_from(read) != Ok(length) {
-            return None;
-        }
-        // SAFETY: the kernel has written all of it.
-        let info = unsafe { info.assume_init() };
-        let by_process = info.ssi_code <= 0;
-        Some(Arrived { signal: c_int::try_from(info.ssi_signo).ok()?, by_process })
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // SAFETY: reads the set that pthread_sigmask has written.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.old, std::ptr::null_mut()) };
-    }
 }
 
 /// Ends this process by a signal, as another one has ended; without a core file of its own. Comes back if the signal

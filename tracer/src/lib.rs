@@ -47,6 +47,7 @@ mod module;
 mod recorder;
 mod refine;
 mod session;
+mod signals;
 mod summary;
 mod trace;
 mod tree;
@@ -72,3 +73,26 @@ pub fn end_as(status: Option<i32>, signal: Option<i32>) -> u8 {
     }
     status.and_then(|status| u8::try_from(status).ok()).unwrap_or(0)
 }
+
+/// The page about the libraries, so that its example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+struct LibraryPage;
+
+/// A process of its own that has a thread before it traces: the thread must not keep what is waited for.
+///
+/// ```
+/// use chestnut_tracer::{Messages, Target, TraceOptions, trace};
+///
+/// std::thread::spawn(std::thread::park);
+/// let begun = std::time::Instant::now();
+/// let target = Target::Command(vec!["/bin/true".into()]);
+/// let messages = Messages::new(std::io::sink());
+/// let options = TraceOptions { target, output: None, known: None, paths: false, live: false, messages };
+/// assert_eq!(trace(&options)?.status, Some(0));
+/// // It was ten seconds for many of its calls.
+/// assert!(begun.elapsed().as_secs() < 60);
+/// # Ok::<(), chestnut_tracer::Error>(())
+/// ```
+#[cfg(doctest)]
+struct OtherThreads;

@@ -13,9 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::engine::{Ending, Engine, Plan};
 use crate::error::Error;
-use crate::kernel::{self, Arrived, Signals, Tid};
+use crate::kernel::{self, Tid};
 use crate::live::Live;
 use crate::recorder::Recorder;
+use crate::signals::{Arrived, Signals};
 use crate::tree::Space;
 
 /// Signals that end or rouse a program, and that somebody may send to us instead of to it.
@@ -155,7 +156,8 @@ impl Session {
         let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
         let long = Timespec { tv_sec: i64::try_from(COUNTS.as_secs()).unwrap_or(1), tv_nsec: 0 };
         let timeout = if is_awaited { &tick } else { &long };
-        let mut sources = vec![PollFd::new(self.signals.fd(), PollFlags::IN)];
+        let signals = self.signals.sources();
+        let mut sources: Vec<_> = signals.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
         if let Some(gate) = &self.engine.plan.gate {
             sources.push(PollFd::new(&gate.bell, PollFlags::IN));
         }
