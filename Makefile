@@ -3,6 +3,7 @@
 # make sourcalyzer     the plug-in of chestnut cc, beside chestnut (installs clang 14 and LLVM's headers)
 # make sourcalyzer-table   builds musl 1.2.3 and programs with chestnut cc: calls allowed, made, missed; build time
 # make deb     packages for Debian, in target/deb: chestnut and dh-chestnut (make packaging uses them as a distribution would)
+# make semver  what cargo-semver-checks says of the three libraries against an earlier commit (BASELINE=COMMIT; a few minutes)
 # make judge   real workloads of real programs, where ../shared/eval is there (ONLY=ls,nginx)
 # make suites  upstream test suites of programs, original against patched (SUITE='sqlite3 redis', ONLY=..., JOBS=2)
 # make corpus  what is known about 460 executables of Debian packages, against tests/corpus/expected.txt (INSTALL=1)
@@ -24,7 +25,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: instructions time-by-size scale scale-test distributions fuzz robust robust-distribution robust-examples robust-reduced help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
+.PHONY: semver instructions time-by-size scale scale-test distributions fuzz robust robust-distribution robust-examples robust-reduced help demo test sourcalyzer sourcalyzer-table judge suites corpus bench manual deb packaging build fmt lint unit doc trace-cost trace-compare
 MAKEFLAGS += --no-print-directory
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -72,6 +73,14 @@ unit:
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+# Nothing has been published, so that the baseline is a commit.
+BASELINE ?= HEAD~1
+
+semver:
+	@.ci/install-packages build
+	@cargo semver-checks --version >/dev/null 2>&1 || cargo install --locked cargo-semver-checks
+	cargo semver-checks --baseline-rev $(BASELINE) -p chestnut-analyzer -p chestnut-rewriter -p chestnut-tracer
 
 judge:
 	@if [[ ! -x $(EVAL)/judge ]]; then echo "make judge: $(EVAL)/judge is not there" >&2; exit 2; fi

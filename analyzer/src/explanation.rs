@@ -41,6 +41,7 @@ pub struct Question {
 
 /// The answer.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Explanation {
     /// For each call that was asked about.
     pub calls: BTreeMap<SyscallNr, CallExplanation>,
@@ -50,6 +51,7 @@ pub struct Explanation {
 
 /// Why one call is allowed, or is not.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct CallExplanation {
     /// Every reached place that makes it, the one with the shortest way first; before those that the entry point does not
     /// lead to.
@@ -60,6 +62,7 @@ pub struct CallExplanation {
 
 /// A reached place that makes a call, and the way there.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct SiteExplanation {
     /// The `syscall` instruction, or the call that gives a wrapper the number.
     pub site: CodeLocation,
@@ -73,6 +76,7 @@ pub struct SiteExplanation {
 
 /// A step of a way.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Step {
     /// A function or a data object, by its first address.
     pub at: CodeLocation,
@@ -104,6 +108,7 @@ pub enum StepKind {
 
 /// A place that would make a call, and why nothing leads there.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Unreached {
     /// The instruction.
     pub site: CodeLocation,
@@ -132,6 +137,7 @@ pub enum NotReached {
 
 /// What lies behind a function.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Through {
     /// The function.
     pub function: CodeLocation,
