@@ -64,8 +64,26 @@ impl<'a, 'data> Followed<'a, 'data> {
     }
 
     pub(super) fn run(mut self) -> Vec<Function> {
-        let mut work: BTreeSet<Vaddr> = self.starts.iter().copied().collect();
         let mut found: Vec<(Function, Vec<Vaddr>)> = Vec::new();
+        let mut work: BTreeSet<Vaddr> = self.starts.iter().copied().collect();
+        while !work.is_empty() && self.budget.excess().is_none() {
+            self.follow_all(work, &mut found);
+            // Starts that were found later end what jumps to them have led into; and what such a function names then may
+            // be what it did not name before.
+            let has_other = |entered: &[Vaddr]| entered.iter().any(|at| self.starts.contains(at));
+            let again = found.par_iter_mut().filter(|(_, entered)| has_other(entered));
+            let named = again.flat_map_iter(|follow| {
+                *follow = self.follow(follow.0.start);
+                self.named_by(&follow.0).collect::<Vec<_>>()
+            });
+            work = named.collect::<Vec<Vaddr>>().into_iter().collect();
+            self.starts.extend(&work);
+        }
+        found.into_iter().map(|(function, _)| function).collect()
+    }
+
+    /// Follows starts, and those that are named by what is found.
+    fn follow_all(&mut self, mut work: BTreeSet<Vaddr>, found: &mut Vec<(Function, Vec<Vaddr>)>) {
         while !work.is_empty() && self.budget.excess().is_none() {
             let batch: Vec<Vaddr> = std::iter::from_fn(|| work.pop_first()).take(BATCH).collect();
             let mut new: Vec<_> = batch.par_iter().map(|start| self.follow(*start)).collect();
@@ -74,11 +92,6 @@ impl<'a, 'data> Followed<'a, 'data> {
             work.extend(named);
             found.append(&mut new);
         }
-        let found = found.into_par_iter().map(|(function, entered)| {
-            let has_other = entered.iter().any(|at| *at != function.start && self.starts.contains(at));
-            if has_other { self.follow(function.start).0 } else { function }
-        });
-        found.collect()
     }
 
     /// Starts in the gaps that nothing has named so far.
@@ -91,72 +104,61 @@ impl<'a, 'data> Followed<'a, 'data> {
     /// Decodes every path from `start` that stays in the gaps; and what jumps in it lead to that nobody else is known to
     /// start with.
     fn follow(&self, start: Vaddr) -> (Function, Vec<Vaddr>) {
-        let mut function = Function::new(start, StartEvidence::Reference, !self.image.is_position_independent());
-        let mut seen: FxHashSet<u64> = FxHashSet::default();
-        let mut instructions: Vec<(u64, u64)> = Vec::new();
-        let mut paths = vec![start];
-        let mut steps = Tally::new(self.budget);
-        let mut entered = Vec::new();
-        // System calls that end a thread, where the number is set right before: nothing comes behind them.
-        let mut ends: BTreeMap<Vaddr, Vaddr> = BTreeMap::new();
-        // Where one instruction came behind another.
-        let mut fallen: FxHashSet<Vaddr> = FxHashSet::default();
-        while let Some(path) = paths.pop() {
-            if let Some(behind) = ends.remove(&path) {
-                paths.push(behind);
-            }
-            let amid = || fallen.contains(&path).then(|| self.end_of_description_around(path)).flatten();
-            let Some(end) = self.gaps.end_of(path).or_else(amid) else {
-                // The path runs on into a described function.
-                function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
-                continue;
-            };
-            let mut falls_through = true;
-            let mut ends_thread = false;
-            let mut behind = end;
-            let mut table = SwitchTable::default();
-            let undecodable = decode(self.image, path, end, |instruction| {
-                let is_new = steps.step() && seen.insert(instruction.ip());
-                if !is_new || instruction.code() == Code::INVALID {
-                    falls_through = false;
-                    return false;
-                }
-                instructions.push((instruction.ip(), instruction.next_ip()));
-                function.note(instruction, self.image);
-                table.see(instruction);
-                if role(instruction) == Role::IndirectJump {
-                    paths.extend(table.targets(self.image).filter(|at| self.gaps.end_of(*at).is_some()));
-                }
-                if let Some(target) = crate::cfg::direct_jump_target(instruction)
-                    && self.gaps.end_of(target).is_some()
-                    && !self.starts.contains(&target)
-                {
-                    paths.push(target);
-                    entered.push(target);
-                }
-                let is_last = instruction.is_call_near() && self.never_returns(Vaddr(instruction.near_branch_target()));
-                let is_end =
-                    ends_thread && role(instruction) == Role::Syscall && !ends.contains_key(&Vaddr(instruction.ip()));
-                if is_end {
-                    ends.insert(Vaddr(instruction.ip()), Vaddr(instruction.next_ip()));
-                }
-                ends_thread = sets_number_of_exit(instruction);
-                behind = behind.max(Vaddr(instruction.next_ip()));
-                falls_through = !stops(instruction) && !is_last && !is_end;
-                falls_through
-            });
-            function.undecodable = function.undecodable.or(undecodable);
-            if falls_through {
-                fallen.insert(behind);
-                paths.push(behind);
-            }
+        let function = Function::new(start, StartEvidence::Reference, !self.image.is_position_independent());
+        let mut body = Body::new(function, Tally::new(self.budget));
+        while let Some(path) = body.paths.pop() {
+            self.follow_path(&mut body, path);
         }
-        function.extents = merge(instructions);
-        function.finish(&mut Vec::new());
-        entered.sort_unstable();
-        entered.dedup();
-        entered.shrink_to_fit();
-        (function, entered)
+        body.finish()
+    }
+
+    fn follow_path(&self, body: &mut Body<'_>, path: Vaddr) {
+        body.paths.extend(body.ends.remove(&path));
+        let amid = || body.fallen.contains(&path).then(|| self.end_of_description_around(path)).flatten();
+        let Some(end) = self.gaps.end_of(path).or_else(amid) else {
+            // The path runs on into a described function.
+            body.function.references.push(Reference { target: path, kind: ReferenceKind::Jump, from: 0 });
+            return;
+        };
+        let mut falls_through = true;
+        let mut ends_thread = false;
+        let mut behind = end;
+        let mut table = SwitchTable::default();
+        let undecodable = decode(self.image, path, end, |instruction| {
+            let (at, next) = (Vaddr(instruction.ip()), Vaddr(instruction.next_ip()));
+            let is_new = body.steps.step() && body.seen.insert(at);
+            if !is_new || instruction.code() == Code::INVALID {
+                falls_through = false;
+                return false;
+            }
+            body.instructions.push((at, next));
+            body.function.note(instruction, self.image);
+            table.see(instruction);
+            if role(instruction) == Role::IndirectJump {
+                body.paths.extend(table.targets(self.image).filter(|at| self.gaps.end_of(*at).is_some()));
+            }
+            if let Some(target) = crate::cfg::direct_jump_target(instruction)
+                && self.gaps.end_of(target).is_some()
+                && !self.starts.contains(&target)
+            {
+                body.paths.push(target);
+                body.entered.push(target);
+            }
+            let is_last = instruction.is_call_near() && self.never_returns(Vaddr(instruction.near_branch_target()));
+            let is_end = ends_thread && role(instruction) == Role::Syscall && !body.ends.contains_key(&at);
+            if is_end {
+                body.ends.insert(at, next);
+            }
+            ends_thread = sets_number_of_exit(instruction);
+            behind = behind.max(next);
+            falls_through = !stops(instruction) && !is_last && !is_end;
+            falls_through
+        });
+        body.function.undecodable = body.function.undecodable.or(undecodable);
+        if falls_through {
+            body.fallen.insert(behind);
+            body.paths.push(behind);
+        }
     }
 
     /// The end of a frame description that begins amid code which runs on into it: what it says of its start is wrong,
@@ -175,6 +177,46 @@ impl<'a, 'data> Followed<'a, 'data> {
             first.mnemonic() == Mnemonic::Endbr64
         });
         traps || self.never_return.contains(&at)
+    }
+}
+
+/// A function while its paths are followed.
+struct Body<'b> {
+    function: Function,
+    paths: Vec<Vaddr>,
+    seen: FxHashSet<Vaddr>,
+    /// Where each begins and ends.
+    instructions: Vec<(Vaddr, Vaddr)>,
+    /// What jumps have led to.
+    entered: Vec<Vaddr>,
+    /// System calls that end a thread, where the number is set right before: nothing comes behind them.
+    ends: BTreeMap<Vaddr, Vaddr>,
+    /// Where one instruction came behind another.
+    fallen: FxHashSet<Vaddr>,
+    steps: Tally<'b>,
+}
+
+impl<'b> Body<'b> {
+    fn new(function: Function, steps: Tally<'b>) -> Self {
+        Self {
+            paths: vec![function.start],
+            function,
+            seen: FxHashSet::default(),
+            instructions: Vec::new(),
+            entered: Vec::new(),
+            ends: BTreeMap::new(),
+            fallen: FxHashSet::default(),
+            steps,
+        }
+    }
+
+    fn finish(mut self) -> (Function, Vec<Vaddr>) {
+        self.function.extents = merge(self.instructions);
+        self.function.finish(&mut Vec::new());
+        self.entered.sort_unstable();
+        self.entered.dedup();
+        self.entered.shrink_to_fit();
+        (self.function, self.entered)
     }
 }
 
@@ -215,13 +257,13 @@ fn distances<'i>(image: &'i Image<'_>, table: Vaddr) -> impl Iterator<Item = Vad
 }
 
 /// Joins instructions that touch into ranges.
-fn merge(mut instructions: Vec<(u64, u64)>) -> Vec<(Vaddr, Vaddr)> {
+fn merge(mut instructions: Vec<(Vaddr, Vaddr)>) -> Vec<(Vaddr, Vaddr)> {
     instructions.sort_unstable();
     let mut ranges: Vec<(Vaddr, Vaddr)> = Vec::new();
     for (start, end) in instructions {
         match ranges.last_mut() {
-            Some((_, last)) if last.0 >= start => last.0 = last.0.max(end),
-            _ => ranges.push((Vaddr(start), Vaddr(end))),
+            Some((_, last)) if *last >= start => *last = (*last).max(end),
+            _ => ranges.push((start, end)),
         }
     }
     ranges
