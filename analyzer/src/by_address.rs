@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::address::Vaddr;
 
 /// Something that stands at an address.
-pub trait Placed {
+pub(crate) trait Placed {
     /// Where.
     fn at(&self) -> Vaddr;
 }
@@ -31,7 +31,7 @@ impl<T> Placed for (Vaddr, T) {
 /// Things in ascending order of their addresses, several at one address or not.
 #[derive(Debug, Deserialize)]
 #[serde(from = "Vec<T>", bound(deserialize = "T: Placed + Deserialize<'de>"))]
-pub struct ByAddress<T> {
+pub(crate) struct ByAddress<T> {
     list: Vec<T>,
     base: u64,
     shift: u32,
@@ -60,7 +60,7 @@ impl<T: Placed> From<Vec<T>> for ByAddress<T> {
 impl<T: Placed> ByAddress<T> {
     /// Sorts what is not sorted yet.
     #[must_use]
-    pub fn new(mut list: Vec<T>) -> Self {
+    pub(crate) fn new(mut list: Vec<T>) -> Self {
         if !list.is_sorted_by_key(Placed::at) {
             list.sort_by_key(Placed::at);
         }
@@ -82,38 +82,38 @@ impl<T: Placed> ByAddress<T> {
 
     /// All of them.
     #[must_use]
-    pub fn all(&self) -> &[T] {
+    pub(crate) fn all(&self) -> &[T] {
         &self.list
     }
 
     /// How many stand before an address.
     #[must_use]
-    pub fn count_before(&self, at: Vaddr) -> usize {
+    pub(crate) fn count_before(&self, at: Vaddr) -> usize {
         self.search(at, |thing| thing.at() < at)
     }
 
     /// How many stand before an address, or there.
     #[must_use]
-    pub fn count_up_to(&self, at: Vaddr) -> usize {
+    pub(crate) fn count_up_to(&self, at: Vaddr) -> usize {
         self.search(at, |thing| thing.at() <= at)
     }
 
     /// The position of the first one at an address.
     #[must_use]
-    pub fn position(&self, at: Vaddr) -> Option<usize> {
+    pub(crate) fn position(&self, at: Vaddr) -> Option<usize> {
         let position = self.count_before(at);
         self.list.get(position).filter(|thing| thing.at() == at).map(|_| position)
     }
 
     /// Those in a range of addresses.
     #[must_use]
-    pub fn within(&self, range: &Range<Vaddr>) -> &[T] {
+    pub(crate) fn within(&self, range: &Range<Vaddr>) -> &[T] {
         self.list.get(self.count_before(range.start)..self.count_before(range.end)).unwrap_or(&[])
     }
 
     /// The last one before an address, or there.
     #[must_use]
-    pub fn last_up_to(&self, at: Vaddr) -> Option<&T> {
+    pub(crate) fn last_up_to(&self, at: Vaddr) -> Option<&T> {
         self.count_up_to(at).checked_sub(1).and_then(|position| self.list.get(position))
     }
 

@@ -15,6 +15,7 @@ use crate::data::{Data, Pointer, PointerTarget};
 use crate::elf::Image;
 use crate::functions::{Function, FunctionId, Functions};
 use crate::instruction::{Reference, ReferenceKind};
+use crate::limits::{Budget, Excess};
 
 /// Longer text is no file or symbol name.
 const LONGEST_NAME: usize = 255;
@@ -99,12 +100,15 @@ pub(crate) struct Graph {
     functions: Edges,
     objects: Edges,
     names: Vec<Vaddr>,
+    excess: Option<Excess>,
 }
 
 impl Graph {
     /// Looks up the ends of all references and pointers.
     pub(crate) fn new(image: &Image<'_>, functions: &Functions, data: &Data) -> Self {
-        let file = File { image, functions, data };
+        let shared = "entries of tables and copied objects, which several references share";
+        let shared = Budget::new(shared, image.size() / 8, image.limits());
+        let file = File { image, functions, data, shared: &shared };
         let mut names = Vec::new();
         let of_functions: Vec<Part> =
             functions.all().par_chunks(BATCH).map(|batch| Part::new(&file, batch, Part::add_function)).collect();
@@ -119,7 +123,12 @@ impl Graph {
         let numbers: Vec<u32> = names.par_iter().map(number).collect();
         functions.renumber_names(&numbers);
         objects.renumber_names(&numbers);
-        Self { functions, objects, names: each }
+        Self { functions, objects, names: each, excess: shared.excess() }
+    }
+
+    /// The limit that the file goes beyond: these are not all edges then.
+    pub(crate) const fn excess(&self) -> Option<Excess> {
+        self.excess
     }
 
     /// The edges from a function.
@@ -171,6 +180,8 @@ struct File<'f, 'data> {
     image: &'f Image<'data>,
     functions: &'f Functions,
     data: &'f Data,
+    /// What one place can make many edges of.
+    shared: &'f Budget,
 }
 
 /// The edges of some nodes.
@@ -282,7 +293,7 @@ impl Part {
 
     /// Objects of other modules whose copies stand in a range.
     fn copies(&mut self, file: &File<'_, '_>, range: &std::ops::Range<Vaddr>, origin: Origin) {
-        for index in file.data.copies_in(range) {
+        for index in file.data.copies_in(range).take_while(|_| file.shared.take(1)) {
             self.add(To::Copy(index), Origin { stands: Stands::Elsewhere, ..origin });
         }
     }
@@ -339,7 +350,7 @@ impl Part {
                 let target = at.0.checked_add_signed(i64::from(distance)).map(Vaddr)?;
                 file.functions.starts_at(target).then_some(target)
             });
-            for target in targets {
+            for target in targets.take_while(|_| file.shared.take(1)) {
                 self.take(file, target, origin);
             }
         }

@@ -4,13 +4,13 @@
 //! does in which everything is known. So the digest of a file is remembered, in the cache too, under what tells its bytes
 //! from all others without a look at them: [`Contents`] and the build-id.
 //!
-//! May miss: a file whose bytes change while neither `st_ctime`, which nobody can set, nor length nor build-id do. Where
-//! file systems have times of their own making (images that are built reproducibly), a linker's build-id tells contents
-//! apart, so that files without one are always hashed; so are files that changed a moment ago, since clocks of file systems
-//! are coarse.
+//! May miss: a file whose bytes change while neither `st_ctime`, which nobody can set, nor length nor build-id do (by a
+//! second store to a shared mapping, before the first one is written back). Where times are of a server's or a user's
+//! making nothing is remembered; on images that are built reproducibly the linker's build-id tells contents apart, so that
+//! files without one are always hashed; and so are files that changed right before they were opened.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
@@ -20,8 +20,20 @@ use crate::elf::Outline;
 use crate::loader::{Contents, LoadedFile, identity};
 use crate::policy::{FileIdentity, hexadecimal};
 
-/// Two changes of a file within less may leave it with the same time (Linux: `CONFIG_HZ`; FAT: two seconds).
-const COARSEST_CLOCK: Duration = Duration::from_secs(3);
+/// File systems whose `st_ctime` the kernel sets at each change (`linux/magic.h`; ZFS: its own `sys/fs/zfs.h`), and images
+/// that never change.
+const TRUSTED: [u64; 10] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0xf2f5_2010, // F2FS
+    0xca45_1a4e, // bcachefs
+    0x2fc1_2fc1, // ZFS
+    0x0102_1994, // tmpfs
+    0x794c_7630, // overlay
+    0x7371_7368, // SquashFS
+    0xe0f5_e1e2, // EROFS
+];
 
 /// By contents; the paths are those by which they were seen first.
 #[derive(Debug, Default)]
@@ -55,17 +67,22 @@ impl Identities {
 /// The identity of a file, with the digest that an earlier run has computed if there is one.
 fn remembered(file: &LoadedFile, cache: Option<&Cache>) -> FileIdentity {
     let build_id = Outline::parse(file.data()).ok().and_then(|outline| outline.build_id().map(hexadecimal));
-    let is_settled =
-        file.contents().changed_before(SystemTime::now().checked_sub(COARSEST_CLOCK).unwrap_or(UNIX_EPOCH));
     let key = || Key::new(&("digest", file.contents(), build_id.as_ref()?));
-    let place = cache.filter(|_| is_settled).and_then(|cache| Some((cache, key()?)));
+    let cache = cache.filter(|_| file.is_settled() && has_times(file.host_path()));
+    let place = cache.and_then(|cache| Some((cache, key()?)));
     let Some((cache, key)) = place else { return identity(file.path(), file.data()) };
     if let Some(sha256) = cache.get_short::<String>(key) {
         return FileIdentity { path: file.path().to_owned(), build_id, sha256 };
     }
     let new = identity(file.path(), file.data());
-    if file.is_as_read() {
+    if file.is_sure() {
         cache.put_short(key, &new.sha256);
     }
     new
+}
+
+/// Whether a file lies where times say when something changed.
+fn has_times(path: &Path) -> bool {
+    let kind = rustix::fs::statfs(path).ok().and_then(|found| u64::try_from(found.f_type).ok());
+    kind.is_some_and(|kind| TRUSTED.contains(&kind))
 }

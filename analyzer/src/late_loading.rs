@@ -62,11 +62,15 @@ pub fn loads_name_services(reached: &Reachable<'_>) -> bool {
     reached.strings().any(|(text, _)| text.starts_with(b"libnss_%s.so"))
 }
 
+/// The list of converters, in their folder.
+const CONVERTERS: &[u8] = b"gconv-modules.cache";
+
 /// The folder from which the C library may load character set converters.
 #[must_use]
 pub fn converter_folder(reached: &Reachable<'_>) -> Option<PathBuf> {
-    let likely = reached.strings().filter(|(text, _)| text.ends_with(b"gconv/gconv-modules.cache"));
-    likely.into_iter().find_map(|(text, _)| {
+    let mut likely =
+        reached.strings().filter(|(text, _)| text.windows(CONVERTERS.len()).any(|part| part == CONVERTERS));
+    likely.find_map(|(text, _)| {
         let path = Path::new(std::str::from_utf8(text).ok()?);
         (path.is_absolute() && path.ends_with("gconv/gconv-modules.cache"))
             .then(|| path.parent().map(Path::to_owned))?

@@ -28,7 +28,7 @@ pub mod always;
 pub mod analysis;
 pub(crate) mod answers;
 pub mod arguments;
-pub mod by_address;
+pub(crate) mod by_address;
 pub mod cache;
 pub(crate) mod call_types;
 pub mod callers;

@@ -38,6 +38,9 @@ impl<'m> Linked<'m> {
     }
     /// Keeps the bytes of further files as long as all of them.
     pub(crate) fn keep(&mut self, mappings: Vec<Mapping>) -> &'m [Mapping] {
+        if mappings.is_empty() {
+            return &[];
+        }
         self.last = self.last.followed_by(mappings);
         &self.last.mappings
     }

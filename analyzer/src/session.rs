@@ -17,8 +17,8 @@ use crate::loader::{LoadedFile, Seen};
 use crate::policy::Policy;
 use crate::summaries::Summaries;
 
-/// What a session remembers between analyses: of files of so many bytes together. A summary takes about five times the
-/// bytes of its file.
+/// What a session remembers between analyses: of files of so many bytes together. A summary, with all that is asked about
+/// its file, takes some times its bytes.
 const REMEMBERED: u64 = 128 << 20;
 
 /// Analyses of several programs. Some may be under way at the same time.

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::address::Vaddr;
@@ -55,10 +54,6 @@ pub(crate) fn solve_without<'data>(
     without: Option<FunctionKey>,
 ) -> Reachable<'data> {
     let types = CallTypes::new(program);
-    let modules: Vec<_> = program.modules().collect();
-    modules.par_iter().for_each(|(_, module)| {
-        module.summary.graph(&module.image);
-    });
     let mut solver = Solver {
         program,
         guards,
@@ -308,7 +303,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         Rc::clone(self.bound.entry((id, index)).or_insert_with(|| self.program.bind(id, index).into()))
     }
 
-    /// An address of another module, or of a root.
+    /// An address that a symbol has.
     fn reach_address(&mut self, id: ModuleId, at: Vaddr, way: Way) {
         let Some(module) = self.module(id) else { return };
         match module.summary.functions().at(at) {

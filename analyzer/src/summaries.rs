@@ -42,6 +42,7 @@ impl Summaries {
     pub(crate) fn of(&self, file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> Arc<ModuleSummary> {
         let contents = file.contents();
         if let Some(known) = self.get(contents) {
+            known.tell(image);
             return known;
         }
         let summary = Arc::new(make(file, image, cache));
@@ -107,7 +108,7 @@ fn make(file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> ModuleSu
     }
     let new = ModuleSummary::new(image);
     // What changed since its digest was computed may have been looked at in part.
-    if new.excess().is_none() && file.is_as_read() {
+    if new.excess().is_none() && file.is_sure() {
         cache.put_short(key, &new);
     }
     new

@@ -116,11 +116,16 @@ impl ModuleSummary {
     /// The summary that an earlier run has made of the same file, complete again.
     #[must_use]
     pub(crate) fn recalled(self, image: &Image<'_>) -> Self {
+        self.tell(image);
+        let (notes, notes_problem) = read_notes(image);
+        Self { notes, notes_problem, ..self }
+    }
+
+    /// Spares another image of the same bytes to look for what is not there.
+    pub(crate) fn tell(&self, image: &Image<'_>) {
         if !self.is_go {
             image.has_no_go_table();
         }
-        let (notes, notes_problem) = read_notes(image);
-        Self { notes, notes_problem, ..self }
     }
 
     /// The limit that the file goes beyond: not all of it is known then.

@@ -205,7 +205,7 @@ impl<'o> World<'o> {
         let (comes_more, path) = (comes_more?, &self.subject.path);
         let findings = findings.map_err(|source| Error::Limit { path: path.clone(), source })?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
-        let is_sure = || linked.order.iter().filter_map(|index| self.files.file(*index)).all(LoadedFile::is_as_read);
+        let is_sure = || linked.order.iter().filter_map(|index| self.files.file(*index)).all(LoadedFile::is_sure);
         if let Some((key, cache)) = key.zip(self.session.cache()).filter(|_| is_sure()) {
             cache.put(key, &findings);
         }
@@ -289,7 +289,7 @@ impl<'o> World<'o> {
         let wrong = |source| Error::Image { path: path.clone(), source };
         let image = Image::parse(data).map_err(wrong)?.limited(self.options.limits);
         let summary = self.session.summaries().of(file, &image, self.session.cache());
-        match summary.excess() {
+        match summary.excess().or(summary.graph(&image).excess()) {
             Some(source) => Err(Error::Limit { path, source }),
             None => Ok(Module { role: self.role(index, file), path, image, summary }),
         }

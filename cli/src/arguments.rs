@@ -506,7 +506,9 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n  "), "{}: {help}", command.get_name());
             // What every command has comes behind what makes this one, and under a heading of its own.
-            let is_shared = |name: &str| ["root", "libraries", "nss", "dlopen", "exec", "limits"].contains(&name);
+            let analyses = command.get_arguments().any(|argument| argument.get_id() == "root");
+            let is_shared =
+                |name: &str| analyses && ["root", "libraries", "nss", "dlopen", "exec", "limits"].contains(&name);
             let wrong = command.get_arguments().find(|argument| {
                 is_shared(argument.get_id().as_str()) != (argument.get_help_heading() == Some(SHARED))
                     && !["exec_target", "folder", "is_off"].contains(&argument.get_id().as_str())

@@ -23,12 +23,13 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
     Ok(read_all(input, 0, LimitName::FileSize, "bytes of standard input", limits).map_err(unreadable)?)
 }
 
-/// Reads a text from a file of any kind, such as a pipe that a shell has made; `-` is standard input.
-pub(crate) fn read_text(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
+/// Reads a text from a file of any kind, such as a pipe that a shell has made; `-` is standard input. `what` it has are
+/// bytes of something.
+pub(crate) fn read_text(path: &Path, what: &'static str, limits: &Limits) -> Result<Vec<u8>, Failure> {
     if is_stream(path) {
         return read(path, limits);
     }
-    let bytes = File::open(path).and_then(|file| read_all(file, 0, LimitName::PolicySize, "bytes of the text", limits));
+    let bytes = File::open(path).and_then(|file| read_all(file, 0, LimitName::PolicySize, what, limits));
     Ok(bytes.map_err(|source| FileError::Read { path: path.to_owned(), source })?)
 }
 

@@ -11,6 +11,10 @@ use crate::program;
 
 /// Does what the arguments say.
 pub(crate) fn run(command: &ExplainViolation) -> Result<String, Failure> {
-    let text = program::read_text(command.log.as_deref().unwrap_or(Path::new("-")), &command.limits.limits())?;
+    let text = program::read_text(
+        command.log.as_deref().unwrap_or(Path::new("-")),
+        "bytes of the log",
+        &command.limits.limits(),
+    )?;
     Ok(chestnut_tracer::explain_violations(&String::from_utf8_lossy(&text)))
 }

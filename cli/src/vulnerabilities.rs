@@ -50,7 +50,7 @@ pub(crate) fn read(files: &[PathBuf], limits: &Limits) -> Result<Vec<Vulnerabili
     // The project's own table is right: a test reads it.
     add(&mut found, OWN).ok();
     for path in files {
-        let text = program::read_text(path, limits)?;
+        let text = program::read_text(path, "bytes of the table", limits)?;
         add(&mut found, &String::from_utf8_lossy(&text)).map_err(|reason| wrong(path, reason))?;
     }
     Ok(found)

@@ -123,7 +123,8 @@ const RUN: usize = 512;
 const HEAD: u64 = 0x0801_0000;
 
 fn words_of(start: Vaddr, words: &[[u8; 8]]) -> impl Iterator<Item = (Vaddr, u64)> {
-    (start.0..).step_by(8).map(Vaddr).zip(words.iter().map(|word| u64::from_le_bytes(*word)))
+    let values = words.iter().map(|word| u64::from_le_bytes(*word));
+    values.zip((start.0..).step_by(8)).map(|(value, at)| (Vaddr(at), value))
 }
 
 struct Finder<'f, 'data> {
@@ -141,7 +142,8 @@ impl<'data> Finder<'_, 'data> {
             let bytes = self.space.bytes(segment.p_vaddr, segment.p_filesz).unwrap_or(&[]);
             let aligned = usize::try_from(padding).ok().and_then(|padding| bytes.get(padding..)).unwrap_or(&[]);
             let (words, _) = aligned.as_chunks::<8>();
-            (start..).step_by(8 * RUN).map(Vaddr).zip(words.chunks(RUN))
+            // The last place has none behind it: words are asked for first.
+            words.chunks(RUN).zip((start..).step_by(8 * RUN)).map(|(words, start)| (Vaddr(start), words))
         })
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -20,6 +20,9 @@ use crate::limits::{LimitName, Limits};
 use crate::mapping::Mapping;
 use crate::policy::{FileIdentity, hexadecimal};
 
+/// Two changes of a file within less may leave it with the same time (Linux: `CONFIG_HZ`; ext3: a second; FAT: two).
+const COARSEST_CLOCK: Duration = Duration::from_secs(3);
+
 /// Index of a file in its [`super::LoadedSet`]; stays valid when more are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileIndex(pub usize);
@@ -30,6 +33,8 @@ pub struct LoadedFile {
     pub(super) place: Place,
     pub(super) host_path: PathBuf,
     pub(super) contents: Contents,
+    /// When it was opened.
+    opened: SystemTime,
     pub(super) data: Mapping,
     pub(super) needs: Needs,
     pub(super) is_interpreter: bool,
@@ -47,8 +52,8 @@ pub struct FileId {
     inode: u64,
 }
 
-/// What tells the bytes of a file from all others that were read: the file, and when it was changed last, which nobody
-/// can set (`st_ctime`).
+/// What tells the bytes of a file from all others that were read: the file, and when it was changed last (`st_ctime`), which
+/// nobody can set on a file system of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Contents {
     id: FileId,
@@ -118,6 +123,7 @@ impl LoadedFile {
             let kind = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
             return Err(LoadError::NotRegular { path: host_path, kind });
         }
+        let opened = SystemTime::now();
         let file = File::open(&host_path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if metadata.len() == 0 {
@@ -139,6 +145,7 @@ impl LoadedFile {
             place,
             host_path,
             contents,
+            opened,
             data,
             needs,
             is_interpreter: false,
@@ -173,6 +180,20 @@ impl LoadedFile {
     pub fn is_as_read(&self) -> bool {
         let now = || std::fs::metadata(&self.host_path).map(|metadata| Contents::of(&metadata));
         !self.contents.are_in_a_file() || now().is_ok_and(|now| now == self.contents)
+    }
+
+    /// Whether what tells its bytes from all others tells them from those that it may get, too: it did not change in the
+    /// moment before it was opened, in which another change may leave it with the same time.
+    #[must_use]
+    pub(crate) fn is_settled(&self) -> bool {
+        let since = self.opened.checked_sub(COARSEST_CLOCK);
+        self.contents.are_in_a_file() && since.is_some_and(|since| self.contents.changed_before(since))
+    }
+
+    /// Whether the bytes that were read are those that were there all the time, so that what is found in them can be kept.
+    #[must_use]
+    pub(crate) fn is_sure(&self) -> bool {
+        !self.contents.are_in_a_file() || self.is_settled() && self.is_as_read()
     }
 
     /// What tells its bytes from all others.

@@ -86,7 +86,7 @@ pub(super) fn programs(command: &Harden) -> Result<Vec<Program>, Failure> {
 
 /// The files that a list names, a path of the tree a line; links are followed within the tree.
 fn listed(root: &Path, list: &Path, limits: &Limits) -> Result<Vec<PathBuf>, Failure> {
-    let text = program::read_text(list, limits)?;
+    let text = program::read_text(list, "bytes of the list", limits)?;
     // Bytes, as paths are.
     let paths = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     paths
