@@ -454,3 +454,34 @@ fn functions_that_call_each_other_through_a_table() {
     assert!(said.contains("distances at which calls read tables, for each function in a table: "), "{said}");
     assert!(said.ends_with("--limit work=N raises it (N is 8 now)"), "{said}");
 }
+
+/// Functions that all take the address of one table, whose entries are distances from it to all of them.
+#[test]
+fn tables_of_distances_that_are_shared() {
+    const FUNCTION: usize = 16;
+    let functions = SIZE / FUNCTION / 4;
+    // call the first function; exit
+    let mut code = [&[0xe8][..], &11_u32.to_le_bytes(), &EXIT].concat();
+    code.resize(FUNCTION, 0x90);
+    let address = |number: usize| CODE + ((number + 1) * FUNCTION) as u64;
+    let described: Vec<_> = (0..functions).map(|number| (address(number), FUNCTION as u64)).collect();
+    let at = (address(functions)).next_multiple_of(0x1000);
+    let mut constants = frames(at, &[vec![(CODE, 12)], described].concat(), None);
+    constants.resize(constants.len().next_multiple_of(16), 0);
+    let table = at + constants.len() as u64;
+    for number in 0..functions {
+        // lea table(%rip),%rdx; call *%rcx; ret
+        code.extend([0x48, 0x8d, 0x15]);
+        code.extend(u32::try_from(table - address(number) - 7).unwrap().to_le_bytes());
+        code.extend([0xff, 0xd1, 0xc3]);
+        code.resize((number + 2) * FUNCTION, 0x90);
+    }
+    let distance = |number: usize| address(number).wrapping_sub(table).to_le_bytes()[..4].to_vec();
+    constants.extend((0..functions).flat_map(distance));
+    let world = World::new();
+    let program = world.add("program", &file([&code, &constants, &[]], &[(FRAMES, at, 8)]));
+    let start = Instant::now();
+    let said = world.refusal(&program, Limits::default(), &[]);
+    assert!(start.elapsed() < Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 }), "{said}");
+    assert!(said.contains("entries of tables and copied objects, which several references share: "), "{said}");
+}
