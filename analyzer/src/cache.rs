@@ -3,7 +3,7 @@
 //! Input: a `Key`, the digest of everything that a result depends on, the version of the analysis among it. Output:
 //! the result, as it was computed for the same key before; or nothing, and then it is computed again. So an entry never
 //! becomes wrong, only useless; but for the digests of files, which are as right as the files' times
-//! ([`crate::identities`]). One that is damaged is removed.
+//! (`identities.rs`). One that is damaged is removed.
 //!
 //! Whoever can write to the folder decides what programs may call: it must belong to the user who asks, and nobody else
 //! may write to it. Several processes can use it at a time: an entry gets its name by rename(2) when it is complete.

@@ -3,7 +3,7 @@
 //! Input: a [`Program`], its [`Root`]s and its [`Surroundings`]. Output: [`Reachable`]. Each node is expanded once, or
 //! twice if it is first reached in the earlier phase.
 //!
-//! Over-approximates, and may miss: what [`crate::graph`] names.
+//! Over-approximates, and may miss: what `graph.rs` names.
 
 use std::collections::VecDeque;
 use std::ops::Range;

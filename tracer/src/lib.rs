@@ -6,6 +6,7 @@
 //! ```
 //! use std::path::Path;
 //!
+//! use chestnut_analyzer::limits::Limits;
 //! use chestnut_analyzer::{Options, analyze};
 //! use chestnut_tracer::{Messages, Refinement, Target, Trace, TraceOptions, trace};
 //!
@@ -22,7 +23,7 @@
 //! assert_eq!(trace(&options)?.status, Some(0));
 //!
 //! let policy = analyze(Path::new("/bin/true"), &Options::default())?;
-//! let refinement = Refinement::new(&policy, &[Trace::read(&file)?])?;
+//! let refinement = Refinement::new(&policy, &[Trace::read(&file, &Limits::default())?])?;
 //! assert!(refinement.missing(&policy).is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
