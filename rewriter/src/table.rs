@@ -30,7 +30,7 @@ use object::elf::{
 };
 use object::pod::slice_from_bytes;
 
-use crate::elf::{PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
+use crate::elf::{FILE_HEADER_LENGTH, PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
 use crate::executable::{Executable, length_of};
 
 /// Which way was taken.
@@ -280,12 +280,12 @@ fn sections_inside(headers: &[Section], inside: impl Fn((u64, u64)) -> bool) -> 
 }
 
 /// The file offsets of `st_value` of all symbols of these sections: of `__abi_tag`, for one. Nothing at run time reads
-/// them, but debuggers do.
+/// them, but debuggers do. A table that a header puts where something is loaded, or over headers, is none of theirs.
 fn symbol_values(executable: &Executable<'_>, headers: &[Section], sections: &[usize]) -> Vec<u64> {
     const SYMBOL_LENGTH: u64 = 24;
     const VALUE_PLACE: u64 = 8;
     let mut places = Vec::new();
-    for table in headers.iter().filter(|header| header.sh_type == SHT_SYMTAB) {
+    for table in headers.iter().filter(|header| header.sh_type == SHT_SYMTAB && is_aside(executable, header)) {
         let bytes = slice(executable.bytes, table.sh_offset, table.sh_size).unwrap_or_default();
         let count = bytes.len() / size_of::<Sym64<LE>>();
         let symbols = slice_from_bytes::<Sym64<LE>>(bytes, count).map_or(&[][..], |(symbols, _)| symbols);
@@ -295,6 +295,14 @@ fn symbol_values(executable: &Executable<'_>, headers: &[Section], sections: &[u
         places.extend(found.filter_map(|(_, start)| start.checked_add(VALUE_PLACE)));
     }
     places
+}
+
+/// Whether a section lies where nothing is loaded from, and no header stands.
+fn is_aside(executable: &Executable<'_>, section: &Section) -> bool {
+    let Some((from, to)) = section.file_range() else { return false };
+    let loads = executable.loads().map(|load| (load.p_offset, load.file_end().unwrap_or(u64::MAX)));
+    let tables = [(0, FILE_HEADER_LENGTH), executable.segment_table()].into_iter().chain(executable.section_table());
+    !loads.chain(tables).any(|(start, end)| from < end && start < to)
 }
 
 /// Whether nothing that is known to be used lies where the moved pieces lie, but these and the segment around them.
