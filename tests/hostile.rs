@@ -11,8 +11,8 @@ use std::process::{Command, Output};
 
 use chestnut_analyzer::policy::Policy;
 use chestnut_analyzer::{Options, analyze};
-use chestnut_rewriter::{Error, FilterOptions, inspect, rewrite, unpatch};
-use goblin::elf::program_header::{PT_GNU_STACK, PT_LOAD};
+use chestnut_rewriter::{Error, FilterOptions, TablePlacement, inspect, rewrite, unpatch};
+use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS};
 use programs::{Scratch, call, denying, limited, read, run, signal, source_path, text};
 
 /// A small program, with places in it.
@@ -200,6 +200,63 @@ fn entry_points_elsewhere() {
         let refused = rewrite(&bytes, &denying(&[]), &FilterOptions::default());
         assert!(matches!(refused, Err(Error::TooFar { .. })), "{:?}", refused.map(|done| done.layout));
     }
+}
+
+/// What is loaded of a file, and what its headers say of it, goblin reads in the patched one as in the original, but for
+/// the headers themselves.
+fn assert_preserved(old: &[u8], new: &[u8], what: &str) {
+    let (before, after) = (goblin::elf::Elf::parse(old).unwrap(), goblin::elf::Elf::parse(new).unwrap());
+    let table = usize::try_from(after.header.e_phoff).unwrap();
+    let headers = [0..64, table..table + 56 * after.program_headers.len()];
+    for segment in before.program_headers.iter().filter(|segment| segment.p_type == PT_LOAD) {
+        let range = segment.file_range();
+        let kept = after.program_headers.iter().find(|other| other.p_vaddr == segment.p_vaddr).unwrap();
+        assert_eq!((kept.p_offset, kept.p_flags), (segment.p_offset, segment.p_flags), "{what}");
+        for at in range.filter(|at| !headers.iter().any(|header| header.contains(at))) {
+            assert_eq!(new[at], old[at], "{what}: the byte at {at:#x}");
+        }
+    }
+    // What the loader follows has its bytes, wherever it is now.
+    for p_type in [PT_INTERP, PT_DYNAMIC, PT_TLS] {
+        let of = |elf: &goblin::elf::Elf<'_>, bytes: &[u8]| {
+            let found = elf.program_headers.iter().filter(|segment| segment.p_type == p_type);
+            found.map(|segment| bytes[segment.file_range()].to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&after, new), of(&before, old), "{what}: segment of type {p_type}");
+    }
+}
+
+/// A section header table that lies in what is loaded: it is left there, and the new one stands elsewhere.
+#[test]
+fn loaded_section_headers() {
+    for command in ["gcc", "gcc -static -no-pie"] {
+        let victim = Victim::new(&format!("{command} -pthread"));
+        let loads = victim.headers(PT_LOAD);
+        let last = *loads.last().unwrap();
+        let length = (u64::try_from(victim.bytes.len()).unwrap() - victim.field(last, P_OFFSET)).to_le_bytes();
+        let bytes = victim.poked(last, &[(P_FILESZ, &length), (P_MEMSZ, &length)]);
+        let patched = rewrite(&bytes, &denying(&[]), &FilterOptions::default()).unwrap().bytes;
+        assert_preserved(&bytes, &patched, command);
+        assert_eq!(unpatch(&patched).unwrap(), bytes, "{command}");
+    }
+}
+
+/// A segment that lies where interpreter and notes do, which move to make room, and is none of them: it keeps its bytes.
+#[test]
+fn segments_over_neighbours_of_the_table() {
+    let victim = Victim::new("gcc -fuse-ld=lld -pie");
+    let rewritten = rewrite(&victim.bytes, &denying(&[]), &FilterOptions::default()).unwrap();
+    assert_eq!(rewritten.layout.placement, TablePlacement::MovedNeighbours);
+    assert_preserved(&victim.bytes, &rewritten.bytes, "as it is");
+    let (stack, neighbour) = (victim.headers(PT_GNU_STACK)[0], victim.headers(PT_INTERP)[0]);
+    let place =
+        [P_OFFSET, P_VADDR, P_FILESZ, P_MEMSZ].map(|field| (field, victim.field(neighbour, field).to_le_bytes()));
+    let mut fields: Vec<(usize, &[u8])> = place.iter().map(|(field, value)| (*field, value.as_slice())).collect();
+    let p_type = PT_TLS.to_le_bytes();
+    fields.push((P_TYPE, &p_type));
+    let bytes = victim.poked(stack, &fields);
+    let patched = rewrite(&bytes, &denying(&[]), &FilterOptions::default()).unwrap().bytes;
+    assert_preserved(&bytes, &patched, "with PT_TLS over PT_INTERP");
 }
 
 /// Every field of every section header, and every symbol, says something else: nothing of it is needed.

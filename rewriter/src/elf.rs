@@ -77,6 +77,11 @@ impl Segment {
         bytes_of(&raw).to_vec()
     }
 
+    /// The table of several, as a file has it.
+    pub(crate) fn encode_table(segments: &[Self]) -> Vec<u8> {
+        segments.iter().flat_map(Self::encode).collect()
+    }
+
     /// First file offset behind the segment.
     pub(crate) fn file_end(&self) -> Option<u64> {
         self.p_offset.checked_add(self.p_filesz)

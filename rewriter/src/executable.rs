@@ -97,6 +97,14 @@ impl<'data> Executable<'data> {
         segments.chain(sections).chain(tables.into_iter().flatten()).filter(|(start, end)| start < end)
     }
 
+    /// Whether nothing of a range of the file is loaded, or is file header or program header table: whether a tool may
+    /// change it, and no program will notice.
+    pub(crate) fn is_aside(&self, (from, to): (u64, u64)) -> bool {
+        let loads = self.loads().map(|load| (load.p_offset, load.file_end().unwrap_or(u64::MAX)));
+        let headers = [(0, FILE_HEADER_LENGTH), self.segment_table()];
+        !loads.chain(headers).any(|(start, end)| from < end && start < to)
+    }
+
     /// The loader takes the distance between PT_PHDR's address and where the kernel says that the table is for the one
     /// that the file was moved by (glibc: `rtld.c`); kernels before 5.18 compute that place from the first segment.
     fn refuse_lost_table(&self) -> Result<(), Error> {

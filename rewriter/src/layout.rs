@@ -256,7 +256,8 @@ fn place_sections(executable: &Executable<'_>, plan: &TablePlan, sections: &Sect
         let sh_name = append_name(&mut names, name.as_bytes())?;
         headers.push(Section { sh_name, sh_type, sh_flags, sh_addralign, ..Section::default() });
     }
-    let in_place = if end == old_length && !overwritten && !shared { sections.headers.len() } else { 0 };
+    let stays = end == old_length && !overwritten && !shared && executable.is_aside((start, end));
+    let in_place = if stays { sections.headers.len() } else { 0 };
     let offset = if in_place > 0 { start } else { align_up(old_length, 8)? };
     let names_offset = offset.checked_add(u64::try_from(headers.len()).ok()?.checked_mul(SECTION_LENGTH)?)?;
     let table_of_names = headers.get_mut(names_index)?;

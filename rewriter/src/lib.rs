@@ -37,6 +37,7 @@ mod made_with;
 pub mod output;
 mod patch;
 mod payload;
+mod preserved;
 mod record;
 mod stub_image;
 mod table;

@@ -54,7 +54,7 @@ fn section_place(table: u64, index: usize) -> Option<u64> {
 pub(crate) fn patches(executable: &Executable<'_>, layout: &Layout) -> Result<Vec<Patch>, Error> {
     let mut new = vec![(0, bytes_of(&file_header(executable, layout)?).to_vec())];
     if layout.table_offset < layout.old_length {
-        new.push((layout.table_offset, layout.segments.iter().flat_map(Segment::encode).collect()));
+        new.push((layout.table_offset, Segment::encode_table(&layout.segments)));
     }
     if let (Some(sections), Some(old)) = (&layout.sections, &executable.sections) {
         for (index, (header, old)) in sections.headers.iter().zip(&old.headers).enumerate().take(sections.in_place) {
@@ -129,7 +129,7 @@ pub(crate) fn apply(
     bytes.resize(usize::try_from(layout.added.p_offset).map_err(|_| wrong("too long"))?, 0);
     bytes.extend(payload);
     let behind = if layout.table_offset >= layout.old_length {
-        Some((layout.table_offset, layout.segments.iter().flat_map(Segment::encode).collect()))
+        Some((layout.table_offset, Segment::encode_table(&layout.segments)))
     } else if let Some((start, end, to)) = layout.moved {
         let pieces = slice(executable.bytes, start, end.saturating_sub(start));
         Some((to, pieces.ok_or_else(|| wrong("pieces outside of the file"))?.to_vec()))

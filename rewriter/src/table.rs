@@ -30,7 +30,7 @@ use object::elf::{
 };
 use object::pod::slice_from_bytes;
 
-use crate::elf::{FILE_HEADER_LENGTH, PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
+use crate::elf::{PAGE, SEGMENT_LENGTH, Section, Segment, align_up, page_floor, slice};
 use crate::executable::{Executable, length_of};
 
 /// Which way was taken.
@@ -299,20 +299,22 @@ fn symbol_values(executable: &Executable<'_>, headers: &[Section], sections: &[u
 
 /// Whether a section lies where nothing is loaded from, and no header stands.
 fn is_aside(executable: &Executable<'_>, section: &Section) -> bool {
-    let Some((from, to)) = section.file_range() else { return false };
-    let loads = executable.loads().map(|load| (load.p_offset, load.file_end().unwrap_or(u64::MAX)));
-    let tables = [(0, FILE_HEADER_LENGTH), executable.segment_table()].into_iter().chain(executable.section_table());
-    !loads.chain(tables).any(|(start, end)| from < end && start < to)
+    let table = executable.section_table();
+    let over_table = |(from, to)| table.is_some_and(|(start, end)| from < end && start < to);
+    section.file_range().is_some_and(|range| executable.is_aside(range) && !over_table(range))
 }
 
 /// Whether nothing that is known to be used lies where the moved pieces lie, but these and the segment around them.
 fn holds_nothing_else(executable: &Executable<'_>, moved: &Moved) -> bool {
     let pieces = moved.segments.iter().filter_map(|index| executable.segments.get(*index));
     let pieces: Vec<_> = pieces.filter_map(|segment| Some((segment.p_offset, segment.file_end()?))).collect();
+    let others = executable.segments.iter().filter(|segment| !is_neighbour(segment) && segment.p_type != PT_LOAD);
+    let mut others = others.filter_map(|segment| Some((segment.p_offset, segment.file_end()?)));
     let in_piece = |(from, to): (u64, u64)| pieces.iter().any(|(start, end)| from >= *start && to <= *end);
     let is_load = |range| executable.loads().any(|load| (load.p_offset, load.file_end().unwrap_or(0)) == range);
     let overlaps = |(from, to): (u64, u64)| from < moved.end && to > moved.start;
     executable.named_ranges().filter(|range| overlaps(*range)).all(|range| in_piece(range) || is_load(range))
+        && !others.any(overlaps)
 }
 
 fn padding(executable: &Executable<'_>) -> Option<TablePlan> {

@@ -1,8 +1,8 @@
 //! Reads a finished file again, by other code than that which wrote it, before it gets its name.
 //!
-//! Input: old bytes, new bytes, [`Layout`] and [`Specification`]. Output: nothing, or what is wrong. Four opinions:
+//! Input: old bytes, new bytes, [`Layout`] and [`Specification`]. Output: nothing, or what is wrong. Five opinions:
 //! `object` and `goblin` must read the headers that the layout meant; what the kernel and loaders rely on (gABI
-//! chapter 5) must hold in them; the payload must be found as a reader finds it, with a filter that decides as
+//! chapter 5) must hold in them; what was loaded must be loaded still (`preserved.rs`); the payload must be found as a reader finds it, with a filter that decides as
 //! specified; and undoing the change must give back the old file, byte for byte.
 
 use goblin::container::{Container, Ctx, Endian};
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::executable::Executable;
 use crate::layout::{Layout, SECTION_NAMES};
 use crate::payload;
+use crate::preserved::is_preserved;
 use crate::{record, unpatch};
 
 /// Compares a new file with everything that it should be.
@@ -24,12 +25,13 @@ pub(crate) fn verify(old: &[u8], new: &[u8], layout: &Layout, specification: &Sp
     check("headers, as the crate object reads them", by_object(new, layout))?;
     check("headers, as the crate goblin reads them", by_goblin(new, layout))?;
     check("the order of segments", segments_are_sound(layout))?;
+    let before = Executable::parse_headers(old)?;
+    check("what is loaded of the old file", is_preserved(&before, new, layout))?;
     let executable = Executable::parse_headers(new)?;
     let found = payload::find(&executable).ok_or(Error::NotPatched)?;
     check("the place of the stub", same(found.address, layout.stub_address()))?;
-    let old_entry = Executable::parse_headers(old)?.entry();
-    check("the old entry point", same(found.entry(), old_entry))?;
-    check("the jump to the old entry point", jump_leads_to(&found, old_entry))?;
+    check("the old entry point", same(found.entry(), before.entry()))?;
+    check("the jump to the old entry point", jump_leads_to(&found, before.entry()))?;
     let program = Program::decode(found.filter).map_err(crate::bpf::CompileError::from)?;
     Filter::from_program(specification.clone(), program).map_err(crate::bpf::CompileError::from)?;
     record::decode(found.note)?;
@@ -44,7 +46,8 @@ fn by_object(new: &[u8], layout: &Layout) -> Option<()> {
     let header = FileHeader64::<LE>::parse(new).ok()?;
     let segments = header.program_headers(LE, new).ok()?;
     same(header.e_entry.get(LE), layout.stub_address())?;
-    same(segments.iter().flat_map(|raw| object::pod::bytes_of(raw).to_vec()).collect(), encoded(layout))?;
+    let found = segments.iter().flat_map(|raw| object::pod::bytes_of(raw).to_vec()).collect();
+    same(Segment::encode_table(&layout.segments), found)?;
     if let Some(sections) = &layout.sections {
         let table = header.sections(LE, new).ok()?;
         same(table.len(), sections.headers.len())?;
@@ -54,10 +57,6 @@ fn by_object(new: &[u8], layout: &Layout) -> Option<()> {
         }
     }
     Some(())
-}
-
-fn encoded(layout: &Layout) -> Vec<u8> {
-    layout.segments.iter().flat_map(Segment::encode).collect()
 }
 
 fn by_goblin(new: &[u8], layout: &Layout) -> Option<()> {
@@ -98,7 +97,7 @@ fn segments_are_sound(layout: &Layout) -> Option<()> {
     for load in before {
         (align_up(load.memory_end()?, PAGE)? <= page_floor(last.p_vaddr)).then_some(())?;
     }
-    let table_length = u64::try_from(encoded(layout).len()).ok()?;
+    let table_length = u64::try_from(Segment::encode_table(&layout.segments).len()).ok()?;
     let table_end = layout.table_offset.checked_add(table_length)?;
     let bias = loads.first()?.bias();
     let covers = |load: &&&Segment| load.p_offset <= layout.table_offset && load.file_end() >= Some(table_end);
