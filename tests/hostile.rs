@@ -9,7 +9,7 @@ mod programs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use chestnut_analyzer::policy::Policy;
+use chestnut_analyzer::policy::{AssumptionKind, Policy};
 use chestnut_analyzer::{Options, analyze};
 use chestnut_rewriter::{Error, FilterOptions, TablePlacement, inspect, rewrite, unpatch};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS};
@@ -150,6 +150,22 @@ fn rights_of_segments() {
             }
         }
     }
+}
+
+/// That a segment is writable and executable is something that the policy says: its code may change.
+#[test]
+fn writable_code_is_an_assumption() {
+    let victim = Victim::new("gcc");
+    let assumed = |bytes: &[u8], name| {
+        let assumptions = policy_of(&victim.scratch.program(name, bytes)).assumptions;
+        let written = assumptions.into_iter().filter(|assumption| assumption.kind == AssumptionKind::WritableCode);
+        written.map(|assumption| assumption.text).collect::<Vec<_>>()
+    };
+    assert_eq!(assumed(&victim.bytes, "as-it-is"), Vec::<String>::new());
+    let code = victim.headers(PT_LOAD)[1];
+    let found = assumed(&victim.poked(code, &[(P_FLAGS, &7_u32.to_le_bytes())]), "writable");
+    let [text] = found.as_slice() else { panic!("{found:?}") };
+    assert!(text.contains(&format!("{:#x} to", victim.field(code, P_VADDR))), "{text}");
 }
 
 /// LOADs that overlap, that share a page in another order, that swap places.

@@ -82,6 +82,7 @@ pub mod syscall;
 pub mod table_jumps;
 pub mod value;
 mod world;
+mod writable_code;
 
 pub use analysis::{ExecMode, ExecTarget, Options, analyze};
 pub use cache::{Cache, CacheError};

@@ -176,6 +176,8 @@ pub enum AssumptionKind {
     SystemConfiguration,
     /// What a compiler wrote down is not believed.
     CompilerNotes,
+    /// Code can be written where it is executed.
+    WritableCode,
 }
 
 /// Two lower-case digits for each byte: how a policy writes digests.

@@ -22,6 +22,7 @@ use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Definition, ModuleId, ModuleRole, Program};
 use crate::reachability::{Cause, Phase, Reachable, Root};
 use crate::solver::{Surroundings, solve};
+use crate::writable_code;
 
 /// What names can mean at run time, as far as earlier rounds have found out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -106,6 +107,7 @@ pub(crate) fn play(
         let executions = execution_sites::find(&callers, &calls.executions);
         let mut assumptions = open.assumptions;
         assumptions.extend(note_warnings::find(program, &reached));
+        assumptions.extend(writable_code::find(program));
         assumptions.extend(reached.closed_guards().filter_map(GuardId::assumption));
         Outcome { calls, executions, assumptions }
     });

@@ -207,6 +207,7 @@ fn subject(kind: AssumptionKind) -> &'static str {
         AssumptionKind::OpenExec => "programs that are executed under a name that is not known",
         AssumptionKind::SystemConfiguration => "the configuration of the system",
         AssumptionKind::CompilerNotes => "code, where it differs from what its compiler wrote down",
+        AssumptionKind::WritableCode => "code that is written at run time",
         AssumptionKind::Environment => "the environment in which the program runs",
     }
 }
