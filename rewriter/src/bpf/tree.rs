@@ -169,16 +169,23 @@ fn plan(ranges: &[Range]) -> Plan {
         at(last + 1) - at(first)
     };
     let mut plan = vec![Vec::new(); ranges.len()];
+    // By the last range of a part, then by the number of further ranges in it: what the cheapest way costs.
+    let mut by_last: Vec<Vec<u64>> = vec![Vec::new(); ranges.len()];
     for first in (0..ranges.len()).rev() {
         let mut row = vec![Step { cost: 0, way: Way::Answer }];
+        // Of the parts that begin with `first`; the shortest one has its range alone.
+        let mut lows = vec![0];
+        if let Some(shortest) = by_last.get_mut(first) {
+            shortest.push(0);
+        }
         let mut singles = 0;
-        for last in first + 1..ranges.len() {
+        for (last, highs) in by_last.iter_mut().enumerate().skip(first + 1) {
             let asked = numbers(first, last);
-            let cut = |at: usize| {
-                let low = row.get(at - 1 - first).map_or(0, |step: &Step| step.cost);
-                Step { cost: asked + INSTRUCTION + low + step(&plan, at, last).cost, way: Way::Cut(at) }
-            };
-            let best = (first + 1..=last).map(cut).min_by_key(|step| step.cost);
+            // In two passes: the first one is all that takes time, and does nothing else.
+            let sides = || lows.iter().zip(highs.iter().rev()).map(|(low, high)| low + high);
+            let least = sides().min().unwrap_or(0);
+            let cut = |index| Step { cost: asked + INSTRUCTION + least, way: Way::Cut(first + 1 + index) };
+            let best = sides().position(|cost| cost == least).map(cut);
             // One more single number, if there have been only such.
             if (last - first) % 2 == 0 && 2 * singles + 2 == last - first && is_single(ranges, last - 1) {
                 singles += 1;
@@ -188,7 +195,11 @@ fn plan(ranges: &[Range]) -> Plan {
                 cost: tests * (asked + INSTRUCTION) - (tests * tests.saturating_sub(1) / 2).min(tests * asked),
                 way: Way::Singles,
             });
-            row.extend(by_singles.into_iter().chain(best).min_by_key(|step| step.cost));
+            let cheapest = by_singles.into_iter().chain(best).min_by_key(|step| step.cost);
+            let Some(cheapest) = cheapest else { continue };
+            row.push(cheapest);
+            lows.push(cheapest.cost);
+            highs.push(cheapest.cost);
         }
         if let Some(slot) = plan.get_mut(first) {
             *slot = row;
