@@ -224,47 +224,59 @@ impl Frame {
         self.lose(|slot| slot.end() > lowest && !is_other_object(slot));
     }
 
-    /// Joins `other` in, each pair of values with `joined`; true if that changed anything.
+    /// Joins `other` in, each pair of values that differ with `joined`; true if that changed anything. Most joins of a
+    /// solver that comes to its end do not, so that nothing is copied before that is known.
     pub(super) fn join(&mut self, other: &Self, mut joined: impl FnMut(&Value, &Value) -> Value) -> bool {
         let (mine, theirs) = (&*self.0, &*other.0);
         if std::ptr::eq(mine, theirs) {
             return false;
         }
-        let mut new = Places { escaped: merged(mine.escaped, theirs.escaped), ..Places::default() };
-        new.unknown = union(&mine.unknown, &theirs.unknown);
-        new.taken = union(&mine.taken, &theirs.taken);
-        if mine.slots == theirs.slots {
-            new.slots.clone_from(&mine.slots);
-        } else {
-            let mut lost = Vec::new();
-            new.slots.reserve(mine.slots.len().max(theirs.slots.len()));
-            for (a, b) in pairs(&mine.slots, &theirs.slots) {
-                let Some(&Slot { offset, bytes, .. }) = a.or(b) else { continue };
-                let value = match (a, b) {
-                    (Some(a), Some(b)) if a.bytes == b.bytes => joined(&a.value, &b.value),
-                    (Some(a), Some(b)) => {
-                        let _lost = joined(&a.value, &Value::Top);
-                        joined(&Value::Top, &b.value)
-                    }
-                    (Some(a), None) => joined(&a.value, &theirs.read(offset, usize::from(bytes))),
-                    (None, Some(b)) => joined(&mine.read(offset, usize::from(bytes)), &b.value),
-                    (None, None) => Value::Top,
-                };
-                if value == Value::Top && is_own(offset) {
-                    lost.push(offset);
-                    continue;
+        let (mut changed, mut lost) = (Vec::new(), Vec::new());
+        for (a, b) in pairs(&mine.slots, &theirs.slots).filter(|(a, b)| a != b) {
+            let Some(&Slot { offset, bytes, .. }) = a.or(b) else { continue };
+            let value = match (a, b) {
+                (Some(a), Some(b)) if a.bytes == b.bytes => joined(&a.value, &b.value),
+                (Some(a), Some(b)) => {
+                    let _lost = joined(&a.value, &Value::Top);
+                    joined(&Value::Top, &b.value)
                 }
-                let bytes = a.map_or(bytes, |slot| slot.bytes).max(b.map_or(bytes, |slot| slot.bytes));
-                let is_fresh = a.is_none_or(|slot| slot.is_fresh) && b.is_none_or(|slot| slot.is_fresh);
-                new.slots.push(Slot { offset, bytes, value, is_fresh });
+                (Some(a), None) => joined(&a.value, &theirs.read(offset, usize::from(bytes))),
+                (None, Some(b)) => joined(&mine.read(offset, usize::from(bytes)), &b.value),
+                (None, None) => Value::Top,
+            };
+            let bytes = a.map_or(bytes, |slot| slot.bytes).max(b.map_or(bytes, |slot| slot.bytes));
+            let is_fresh = a.is_none_or(|slot| slot.is_fresh) && b.is_none_or(|slot| slot.is_fresh);
+            let is_lost = value == Value::Top && is_own(offset);
+            let new = (!is_lost).then_some(Slot { offset, bytes, value, is_fresh });
+            if is_lost && mine.unknown.binary_search(&offset).is_err() {
+                lost.push(offset);
             }
-            new.add_unknown(&lost);
+            if new.as_ref() != a {
+                changed.push((offset, new));
+            }
         }
-        let changed = new != *mine;
-        if changed {
-            self.0 = Arc::new(new);
+        let escaped = merged(mine.escaped, theirs.escaped);
+        let is_known = |mine: &[i64], theirs: &[i64]| missing(theirs, mine).next().is_none();
+        if changed.is_empty()
+            && lost.is_empty()
+            && escaped == mine.escaped
+            && is_known(&mine.unknown, &theirs.unknown)
+            && is_known(&mine.taken, &theirs.taken)
+        {
+            return false;
         }
-        changed
+        let places = Arc::make_mut(&mut self.0);
+        places.escaped = escaped;
+        places.taken = union(&places.taken, &theirs.taken);
+        places.add_unknown(&theirs.unknown);
+        places.add_unknown(&lost);
+        for (offset, new) in changed {
+            match places.slot(offset) {
+                Ok(index) => drop(places.slots.splice(index..=index, new)),
+                Err(index) => drop(places.slots.splice(index..index, new)),
+            }
+        }
+        true
     }
 }
 
@@ -278,18 +290,21 @@ fn pairs<'f>(a: &'f [Slot], b: &'f [Slot]) -> impl Iterator<Item = (Option<&'f S
     })
 }
 
+/// What of one sorted list is not in another one.
+fn missing<'l>(list: &'l [i64], other: &'l [i64]) -> impl Iterator<Item = i64> {
+    let mut rest = other.iter().peekable();
+    list.iter().copied().filter(move |offset| {
+        while rest.next_if(|&other| other < offset).is_some() {}
+        rest.peek() != Some(&offset)
+    })
+}
+
 /// What one of two sorted lists has, sorted.
 fn union(a: &[i64], b: &[i64]) -> Vec<i64> {
-    if a == b {
-        return a.to_vec();
-    }
-    let (mut all, mut rest) = (Vec::with_capacity(a.len().max(b.len())), b.iter().peekable());
-    for &offset in a {
-        all.extend(std::iter::from_fn(|| rest.next_if(|&&other| other < offset)));
-        all.push(offset);
-        let _same = rest.next_if(|&&other| other == offset);
-    }
-    all.extend(rest);
+    let mut all = a.to_vec();
+    all.extend(missing(b, a));
+    // Two sorted runs: merged in one pass.
+    all.sort();
     all
 }
 
