@@ -22,9 +22,10 @@
 //!
 //! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
 
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::functions::FunctionId;
+use crate::functions::{Function, FunctionId};
 use crate::instruction::ReferenceKind;
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Module, ModuleId, ModuleRole, Program};
@@ -176,11 +177,7 @@ impl Guards {
         if marks.iter().any(FxHashSet::is_empty) {
             return;
         }
-        let is_child = |function: &FunctionId| {
-            let called = called_by(module, *function);
-            marks.iter().all(|names| !names.is_disjoint(&called)) && !is_exported(module, *function)
-        };
-        let children: Vec<FunctionId> = functions(module).filter(is_child).collect();
+        let children = calling_all(module, &marks);
         for (guard, callees, openers) in SPAWN {
             for callee in callees.iter().flat_map(|name| own(name)) {
                 self.closed_calls.extend(children.iter().map(|child| (((id, *child), (id, callee)), guard)));
@@ -205,13 +202,8 @@ impl Guards {
         if openers.is_empty() || pairs.iter().flatten().any(FxHashSet::is_empty) {
             return;
         }
-        for function in functions(module) {
-            let called = called_by(module, function);
-            let is_pair = pairs.iter().any(|pair| pair.iter().all(|names| !names.is_disjoint(&called)));
-            if is_pair && !is_exported(module, function) {
-                self.closed.insert((id, function), GuardId::PriorityProtection);
-            }
-        }
+        let closed = pairs.iter().flat_map(|pair| calling_all(module, pair));
+        self.closed.extend(closed.map(|function| ((id, function), GuardId::PriorityProtection)));
         self.openers.extend(openers.into_iter().map(|f| ((id, f), GuardId::PriorityProtection)));
     }
 }
@@ -237,6 +229,25 @@ fn makes_only(module: &Module<'_>, function: FunctionId, name: &str) -> bool {
     let Some(number) = SyscallNr::from_name(name) else { return false };
     let sites = module.summary.sites(function);
     !sites.is_empty() && sites.iter().all(|s| s.number.single() == Some(Atom::Constant(u64::from(number.0))))
+}
+
+/// The functions without a name that call, by address, a function of each of these sets.
+fn calling_all(module: &Module<'_>, sets: &[FxHashSet<FunctionId>]) -> Vec<FunctionId> {
+    let functions = module.summary.functions();
+    let number_of = |called: FunctionId| sets.iter().position(|set| set.contains(&called));
+    let calls_all = |function: &Function| {
+        let mut missing: Vec<bool> = vec![true; sets.len()];
+        for called in function.references.iter().filter(|r| r.kind == ReferenceKind::Call) {
+            let number = functions.at(called.target).and_then(number_of);
+            if let Some(missing) = number.and_then(|number| missing.get_mut(number)) {
+                *missing = false;
+            }
+        }
+        !missing.contains(&true)
+    };
+    let numbered = functions.all().par_iter().enumerate().filter(|(_, function)| calls_all(function));
+    let found = numbered.filter_map(|(number, _)| u32::try_from(number).ok().map(FunctionId));
+    found.filter(|function| !is_exported(module, *function)).collect()
 }
 
 /// The functions of the same module that a function calls by address.
