@@ -366,7 +366,10 @@ impl Analysis<'_> {
         }
         unresolved.sort_by(|a, b| (&a.site, a.reason).cmp(&(&b.site, b.reason)));
         unresolved.dedup();
-        let [programs, libraries] = [files.programs, files.libraries].map(identities);
+        let [programs, libraries] = [files.programs, files.libraries].map(|files| {
+            self.session.identify(&files);
+            files.into_iter().map(|file| file.identity().clone()).collect::<Vec<_>>()
+        });
         let mut programs = programs.into_iter();
         let nothing = || FileIdentity { path: PathBuf::new(), build_id: None, sha256: String::new() };
         Policy {
@@ -450,8 +453,4 @@ impl<'p> Files<'p> {
             list.push(file);
         }
     }
-}
-
-fn identities(files: Vec<&LoadedFile>) -> Vec<FileIdentity> {
-    files.into_par_iter().map(|file| file.identity().clone()).collect()
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::elf::Image;
-use crate::mapping::Mapping;
+use crate::limits::Limits;
 use crate::regular_file;
 
 /// What a folder of converters brings.
@@ -56,14 +56,15 @@ impl Stamp {
 
 /// Reads all converters in `folder`, a path of this machine.
 #[must_use]
-pub fn read(folder: &Path) -> Converters {
+pub fn read(folder: &Path, limits: &Limits) -> Converters {
     let Ok(entries) = std::fs::read_dir(folder) else { return Converters::default() };
     let files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     let libraries = files.into_par_iter().filter(|path| path.extension().is_some_and(|e| e == "so"));
     libraries
-        .filter_map(|path| {
-            let data = Mapping::new(&regular_file::open(&path).ok()?).ok()?;
-            let image = Image::parse(&data).ok()?;
+        // Copied: to map and unmap hundreds of small files takes longer, the more so on several processors.
+        .map_init(Vec::new, |buffer, path| {
+            regular_file::read_into(&path, buffer, limits).ok()?;
+            let image = Image::parse(buffer).ok()?;
             let mut found = Converters::default();
             if enters_kernel(&image) {
                 found.conspicuous.insert(path.file_name()?.to_string_lossy().into_owned());
@@ -72,6 +73,7 @@ pub fn read(folder: &Path) -> Converters {
             found.imports.extend(undefined.map(|symbol| symbol.name.to_vec()));
             Some(found)
         })
+        .flatten()
         .reduce(Converters::default, |mut all, one| {
             all.imports.extend(one.imports);
             all.conspicuous.extend(one.conspicuous);

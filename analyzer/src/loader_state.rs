@@ -14,6 +14,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Vaddr;
 use crate::code::Code;
@@ -32,10 +33,30 @@ pub const CALLED_BEFORE_START: [&[u8]; 1] = [b"__libc_early_init"];
 pub const STAGES_OF_MUSL: [&[u8]; 2] = [b"__dls2b", b"__dls3"];
 
 /// Code of an interpreter that may run although nothing refers to it any more.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct LoaderState {
-    kept: Vec<(Vaddr, &'static str)>,
+    kept: Vec<(Vaddr, Kept)>,
     binders: Vec<Vaddr>,
+}
+
+/// Why an address in the loader is known outside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Its entry code leaves it in a register.
+    HandedOver,
+    /// It is in a variable.
+    Stored,
+}
+
+impl Kept {
+    /// The same in words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::HandedOver => "handed over by the loader",
+            Self::Stored => "stored by the loader",
+        }
+    }
 }
 
 impl LoaderState {
@@ -44,18 +65,18 @@ impl LoaderState {
     pub fn new(code: &Code<'_, '_>) -> Self {
         let functions = code.functions;
         let entry = code.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
-        let handed_over = entry.into_iter().flat_map(code_addresses).map(|at| (at, "handed over by the loader"));
-        let stored: Vec<(Vaddr, &'static str)> =
+        let handed_over = entry.into_iter().flat_map(code_addresses).map(|at| (at, Kept::HandedOver));
+        let stored: Vec<(Vaddr, Kept)> =
             functions.all().par_iter().flat_map_iter(|function| stored_addresses(code, function)).collect();
-        let mut kept: Vec<(Vaddr, &'static str)> = handed_over.chain(stored).collect();
+        let mut kept: Vec<(Vaddr, Kept)> = handed_over.chain(stored).collect();
         kept.retain(|(at, _)| code.image.is_code(*at));
-        let binders = functions.all().iter().filter(|function| saves_vector_registers(code.image, function));
+        let binders = functions.all().par_iter().filter(|function| saves_vector_registers(code.image, function));
         Self { kept, binders: binders.map(|function| function.start).collect() }
     }
 
     /// Addresses that it handed over or stored, and how.
     #[must_use]
-    pub fn kept(&self) -> &[(Vaddr, &'static str)] {
+    pub fn kept(&self) -> &[(Vaddr, Kept)] {
         &self.kept
     }
 
@@ -94,7 +115,7 @@ fn code_addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
 }
 
 /// Addresses that the function stores at fixed places.
-fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> Vec<(Vaddr, &'static str)> {
+fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> Vec<(Vaddr, Kept)> {
     if !code_addresses(function).any(|at| code.image.is_code(at)) {
         return Vec::new();
     }
@@ -109,7 +130,7 @@ fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> Vec<(Vaddr, &'s
     dataflow::observe(&code.memory(), &instructions, &cfg, is_store, |instruction, _, state| {
         for &atom in state.register(instruction.op1_register()).atoms().unwrap_or(&[]) {
             if let Atom::Address(at) = atom {
-                found.push((at, "stored by the loader"));
+                found.push((at, Kept::Stored));
             }
         }
     });

@@ -13,6 +13,7 @@ use crate::converters::{self, Converters, Stamp};
 use crate::error::Error;
 use crate::explanation::{Explanation, Question};
 use crate::identities::Identities;
+use crate::limits::Limits;
 use crate::loader::{LoadedFile, Seen};
 use crate::policy::Policy;
 use crate::summaries::Summaries;
@@ -79,28 +80,28 @@ impl Session {
     }
 
     /// What a folder of character set converters brings; `folder` is a path of this machine.
-    pub(crate) fn converters(&self, folder: &Path) -> Arc<Converters> {
+    pub(crate) fn converters(&self, folder: &Path, limits: &Limits) -> Arc<Converters> {
         let known = || self.converters.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(folder) {
             return Arc::clone(found);
         }
-        let new = Arc::new(self.read_converters(folder));
+        let new = Arc::new(self.read_converters(folder, limits));
         known().insert(folder.to_owned(), Arc::clone(&new));
         new
     }
 
-    fn read_converters(&self, folder: &Path) -> Converters {
+    fn read_converters(&self, folder: &Path, limits: &Limits) -> Converters {
         let place = self.cache().and_then(|cache| Some((cache, Key::new(&Stamp::of(folder)?)?)));
-        let Some((cache, key)) = place else { return converters::read(folder) };
+        let Some((cache, key)) = place else { return converters::read(folder, limits) };
         cache.get(key).unwrap_or_else(|| {
-            let new = converters::read(folder);
+            let new = converters::read(folder, limits);
             cache.put(key, &new);
             new
         })
     }
 
     /// Sees to it that the files know their identities.
-    pub(crate) fn identify(&self, files: &[LoadedFile]) {
+    pub(crate) fn identify(&self, files: &[&LoadedFile]) {
         self.identities.identify(files, self.cache());
     }
 }

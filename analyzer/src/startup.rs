@@ -61,7 +61,7 @@ fn loader_roots(program: &Program<'_>, id: ModuleId, module: &Module<'_>, start:
     let state = module.summary.loader_state(&module.image);
     let binders = state.binders().iter().filter(|_| binds_lazily(program));
     let binders = binders.map(|&at| (at, "binds functions at their first call"));
-    for (at, reason) in state.kept().iter().copied().chain(binders) {
+    for (at, reason) in state.kept().iter().map(|(at, kept)| (*at, kept.reason())).chain(binders) {
         roots.push(Root { at: (id, at), phase: Phase::After, reason, escapes: true });
     }
     let mut looked_up_by_name = |name: &[u8], phase, reason| {

@@ -107,6 +107,10 @@ fn make(file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> ModuleSu
         return known.recalled(image);
     }
     let new = ModuleSummary::new(image);
+    if file.is_interpreter() {
+        // Asked for in each run in which it is one.
+        new.loader_state(image);
+    }
     // What changed since its digest was computed may have been looked at in part.
     if new.excess().is_none() && file.is_sure() {
         cache.put_short(key, &new);

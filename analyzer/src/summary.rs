@@ -48,7 +48,8 @@ pub struct ModuleSummary {
     is_go: bool,
     #[serde(skip)]
     answers: Answers,
-    #[serde(skip)]
+    /// Of a file that has been somebody's interpreter.
+    #[serde(with = "if_known")]
     loader_state: OnceLock<LoaderState>,
     #[serde(skip)]
     references: OnceLock<References>,
@@ -194,6 +195,26 @@ impl ModuleSummary {
     #[must_use]
     pub fn code<'a, 'data>(&'a self, image: &'a Image<'data>) -> Code<'a, 'data> {
         Code::new(image, &self.functions, &self.data, &self.interior, &self.answers)
+    }
+}
+
+/// What was not asked for yet is kept as such.
+mod if_known {
+    use std::sync::OnceLock;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &OnceLock<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.get().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<OnceLock<T>, D::Error> {
+        Option::<T>::deserialize(deserializer).map(|value| value.map_or_else(OnceLock::new, OnceLock::from))
     }
 }
 

@@ -167,7 +167,7 @@ impl<'o> World<'o> {
     /// What the findings of the next round are kept under, if they are.
     fn key(&self) -> Option<Key> {
         self.session.cache()?;
-        self.session.identify(self.files.files());
+        self.session.identify(&self.files.files().iter().collect::<Vec<_>>());
         let module = |index: FileIndex| {
             let file = self.files.file(index)?;
             let (path, sha256) = (file.path(), file.identity().sha256.as_str());
@@ -198,10 +198,16 @@ impl<'o> World<'o> {
         let roots = self.roots(linked);
         let names = self.brought.names.clone();
         let mut comes_more = Ok(false);
-        let findings = round::play(&linked.program, &roots, &names, |brings| {
-            comes_more = self.bring(brings);
-            !matches!(comes_more, Ok(false))
-        });
+        let (session, files) = (self.session, self.files.files().to_vec());
+        // Most of a round is one thread's work; the others see to the digests meanwhile.
+        let hash = || session.identify(&files.iter().collect::<Vec<_>>());
+        let play = || {
+            round::play(&linked.program, &roots, &names, |brings| {
+                comes_more = self.bring(brings);
+                !matches!(comes_more, Ok(false))
+            })
+        };
+        let (findings, ()) = rayon::join(play, hash);
         let (comes_more, path) = (comes_more?, &self.subject.path);
         let findings = findings.map_err(|source| Error::Limit { path: path.clone(), source })?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
@@ -289,9 +295,14 @@ impl<'o> World<'o> {
         let wrong = |source| Error::Image { path: path.clone(), source };
         let image = Image::parse(data).map_err(wrong)?.limited(self.options.limits);
         let summary = self.session.summaries().of(file, &image, self.session.cache());
+        let role = self.role(index, file);
+        if role == ModuleRole::Interpreter {
+            // Not later: here other files are analysed at the same time.
+            summary.loader_state(&image);
+        }
         match summary.excess().or(summary.graph(&image).excess()) {
             Some(source) => Err(Error::Limit { path, source }),
-            None => Ok(Module { role: self.role(index, file), path, image, summary }),
+            None => Ok(Module { role, path, image, summary }),
         }
     }
 
@@ -386,7 +397,7 @@ impl<'o> World<'o> {
         }
         if request.exports == Exports::Converters {
             let below_root = Path::new(&request.name).strip_prefix("/").unwrap_or(Path::new(&request.name));
-            let found = self.session.converters(&self.root.join(below_root));
+            let found = self.session.converters(&self.root.join(below_root), &self.options.limits);
             self.brought.imports_of_converters.extend(found.imports.iter().cloned());
             let folder = Path::new(&request.name);
             for file in &found.conspicuous {
