@@ -16,44 +16,73 @@ use crate::reachability::FunctionKey;
 
 /// Callee and caller, sorted: each pair as one number, since there are millions to compare.
 #[derive(Debug)]
-pub(super) struct Edges(Vec<u128>);
-
-fn number((module, function): FunctionKey) -> u64 {
-    u64::from(module.0) << 32 | u64::from(function.0)
+pub(super) struct Edges {
+    numbers: Numbers,
+    edges: Vec<u64>,
 }
 
-fn edge(callee: FunctionKey, caller: FunctionKey) -> u128 {
-    u128::from(number(callee)) << 64 | u128::from(number(caller))
+/// The functions of all modules, one after the other.
+#[derive(Debug)]
+struct Numbers {
+    /// By module, how many functions stand before its own.
+    before: Vec<u32>,
 }
 
-fn caller_of(edge: u128) -> FunctionKey {
-    let half = |bits: u32| u32::try_from(edge >> bits & u128::from(u32::MAX)).unwrap_or(u32::MAX);
-    (ModuleId(half(32)), FunctionId(half(0)))
+impl Numbers {
+    fn new(program: &Program<'_>) -> Self {
+        let mut count = 0_u32;
+        let mut before = Vec::new();
+        for (_, module) in program.modules() {
+            before.push(count);
+            // So many that they cannot be counted so would take half a terabyte of memory.
+            let more = u32::try_from(module.summary.functions().all().len()).unwrap_or(u32::MAX);
+            count = count.saturating_add(more);
+        }
+        Self { before }
+    }
+
+    fn of(&self, (module, function): FunctionKey) -> u32 {
+        let before = usize::try_from(module.0).ok().and_then(|module| self.before.get(module));
+        before.copied().unwrap_or(0).saturating_add(function.0)
+    }
+
+    fn function(&self, number: u32) -> FunctionKey {
+        // Of modules without functions, which stand at the same place as the next one, none is the last one there.
+        let module = self.before.partition_point(|before| *before <= number).saturating_sub(1);
+        let before = self.before.get(module).copied().unwrap_or(0);
+        (ModuleId(u32::try_from(module).unwrap_or(u32::MAX)), FunctionId(number.saturating_sub(before)))
+    }
+}
+
+fn edge(callee: u32, caller: u32) -> u64 {
+    u64::from(callee) << 32 | u64::from(caller)
 }
 
 impl Edges {
     /// `callers` are sorted.
     pub(super) fn new(program: &Program<'_>, callers: &[FunctionKey]) -> Self {
+        let numbers = Numbers::new(program);
         let modules: Vec<&[FunctionKey]> = callers.chunk_by(|one, other| one.0 == other.0).collect();
-        let found = modules.into_par_iter().map(|callers| edges_from(program, callers));
-        let mut edges = found.reduce(Vec::new, |mut all, mut more| {
-            all.append(&mut more);
-            all
-        });
+        let found: Vec<Vec<u64>> =
+            modules.into_par_iter().map(|callers| edges_from(program, callers, &numbers)).collect();
+        let mut edges = found.concat();
+        drop(found);
         edges.par_sort_unstable();
-        Self(edges)
+        Self { numbers, edges }
     }
 
     /// The functions that call or jump to `callee`.
     pub(super) fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
-        let to = u128::from(number(callee));
-        let first = self.0.partition_point(|edge| edge >> 64 < to);
-        self.0.iter().skip(first).take_while(move |edge| **edge >> 64 == to).map(|edge| caller_of(*edge))
+        let to = self.numbers.of(callee);
+        let first = self.edges.partition_point(|other| *other < edge(to, 0));
+        let last = edge(to, u32::MAX);
+        let found = self.edges.iter().skip(first).take_while(move |edge| **edge <= last);
+        found.map(|edge| self.numbers.function(u32::try_from(edge & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
     }
 }
 
 /// The edges from functions of one module.
-fn edges_from(program: &Program<'_>, callers: &[FunctionKey]) -> Vec<u128> {
+fn edges_from(program: &Program<'_>, callers: &[FunctionKey], numbers: &Numbers) -> Vec<u64> {
     let mut edges = Vec::new();
     let mut imported: FxHashMap<Vaddr, Vec<FunctionKey>> = FxHashMap::default();
     for &caller in callers {
@@ -80,7 +109,8 @@ fn edges_from(program: &Program<'_>, callers: &[FunctionKey]) -> Vec<u128> {
         }
         callees.sort_unstable();
         callees.dedup();
-        edges.extend(callees.into_iter().map(|callee| edge(callee, caller)));
+        let caller = numbers.of(caller);
+        edges.extend(callees.into_iter().map(|callee| edge(numbers.of(callee), caller)));
     }
     edges
 }
