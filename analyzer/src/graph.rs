@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::data::{Data, Pointer, PointerTarget};
+use crate::edge::{Edge, PackedEdge, Stands, To};
 use crate::elf::Image;
 use crate::functions::{Function, FunctionId, Functions};
 use crate::instruction::{Reference, ReferenceKind};
@@ -24,69 +25,26 @@ const LARGEST_BIAS: u64 = 64;
 /// Functions that one thread looks at before it asks for more.
 const BATCH: usize = 512;
 
-/// Where an edge ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum To {
-    /// Code that is called or jumped to.
-    Entered(FunctionId),
-    /// Code whose address is taken.
-    Taken(FunctionId),
-    /// Code that the loader calls to learn an address.
-    Resolver(FunctionId),
-    /// A data object, by its number.
-    Object(u32),
-    /// A name that stands in data, by its place among [`Graph::names`].
-    Name(u32),
-    /// What the pointer with this number points to, a symbol.
-    Symbol(u32),
-    /// The same, called or jumped to.
-    Imported(u32),
-    /// What is copied for the symbol with this number.
-    Copy(u32),
-    /// The function that finds a thread-local variable.
-    TlsDescriptor,
-}
-
-/// Where the address stands by which an edge leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Stands {
-    /// In the function or object itself.
-    Here,
-    /// In the pointer with this number.
-    Pointer(u32),
-    /// Nobody knows.
-    Elsewhere,
-}
-
-/// One step.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Edge {
-    pub(crate) to: To,
-    pub(crate) stands: Stands,
-    /// Bytes from the start of the function or object.
-    pub(crate) from: u32,
-    pub(crate) kind: ReferenceKind,
-}
-
 /// Edges of many nodes, one node after the other.
 #[derive(Debug, Default)]
 struct Edges {
     /// By node, how many edges stand before its own; one more for all.
     first: Vec<usize>,
-    edges: Vec<Edge>,
+    edges: Vec<PackedEdge>,
 }
 
 impl Edges {
-    fn of(&self, node: u32) -> &[Edge] {
+    fn of(&self, node: u32) -> impl Iterator<Item = Edge> + use<'_> {
         let bound = |node: usize| self.first.get(node).copied();
         let node = usize::try_from(node).unwrap_or(usize::MAX);
         let range = bound(node).zip(bound(node.saturating_add(1)));
-        range.and_then(|(first, behind)| self.edges.get(first..behind)).unwrap_or(&[])
+        let found = range.and_then(|(first, behind)| self.edges.get(first..behind)).unwrap_or(&[]);
+        found.iter().map(|edge| Edge::from(*edge))
     }
 
     fn renumber_names(&mut self, numbers: &[u32]) {
         self.edges.par_iter_mut().for_each(|edge| {
-            if let To::Name(number) = &mut edge.to {
+            if let Some(number) = edge.name_mut() {
                 let new = usize::try_from(*number).ok().and_then(|number| numbers.get(number));
                 *number = new.copied().unwrap_or(u32::MAX);
             }
@@ -132,12 +90,12 @@ impl Graph {
     }
 
     /// The edges from a function.
-    pub(crate) fn of_function(&self, id: FunctionId) -> &[Edge] {
+    pub(crate) fn of_function(&self, id: FunctionId) -> impl Iterator<Item = Edge> + use<'_> {
         self.functions.of(id.0)
     }
 
     /// The edges from a data object.
-    pub(crate) fn of_object(&self, number: u32) -> &[Edge] {
+    pub(crate) fn of_object(&self, number: u32) -> impl Iterator<Item = Edge> + use<'_> {
         self.objects.of(number)
     }
 
@@ -165,7 +123,7 @@ fn join(parts: Vec<Part>, names: &mut Vec<Vaddr>) -> Edges {
         let before = u32::try_from(names.len()).unwrap_or(u32::MAX);
         names.append(&mut part.names);
         for edge in &mut part.edges {
-            if let To::Name(number) = &mut edge.to {
+            if let Some(number) = edge.name_mut() {
                 *number = number.saturating_add(before);
             }
         }
@@ -187,7 +145,7 @@ struct File<'f, 'data> {
 /// The edges of some nodes.
 #[derive(Default)]
 struct Part {
-    edges: Vec<Edge>,
+    edges: Vec<PackedEdge>,
     /// By node, how many edges there are up to its last one.
     ends: Vec<usize>,
     names: Vec<Vaddr>,
@@ -257,7 +215,7 @@ impl Part {
     fn add(&mut self, to: To, origin: Origin) {
         let Origin { from, kind, stands } = origin;
         if self.seen.insert((to, stands)) {
-            self.edges.push(Edge { to, stands, from, kind });
+            self.edges.push(Edge { to, stands, from, kind }.into());
         }
     }
 

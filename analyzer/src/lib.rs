@@ -37,6 +37,7 @@ pub mod code;
 pub mod converters;
 pub mod data;
 pub mod dataflow;
+mod edge;
 pub mod elf;
 pub mod error;
 pub(crate) mod evaluate;

@@ -14,8 +14,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::address::Vaddr;
 use crate::call_types::{CallTypes, Opened, Place};
 use crate::data::{Pointer, PointerTarget};
+use crate::edge::{Edge, Stands, To};
 use crate::elf::SymbolKind;
-use crate::graph::{Edge, Graph, Stands, To, is_name, name_at};
+use crate::graph::{Graph, is_name, name_at};
 use crate::guards::{GuardId, Guards};
 use crate::instruction::ReferenceKind;
 use crate::program::{Definition, Module, ModuleId, Program};
@@ -214,7 +215,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     /// Goes along one edge.
-    fn go(&mut self, step: Step, edge: &Edge) {
+    fn go(&mut self, step: Step, edge: Edge) {
         let (Node::Function((id, _)) | Node::Object(id, _)) = step.node;
         if self.is_behind(id, edge.to) {
             return;
