@@ -59,6 +59,7 @@ impl Identities {
             return FileIdentity { path: file.path().to_owned(), ..identity.clone() };
         }
         let new = remembered(file, cache);
+        file.data().release();
         known().insert(contents, new.clone());
         new
     }

@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 /// The bytes of a file. Clones share them.
 #[derive(Clone, Debug)]
@@ -41,6 +41,20 @@ impl Mapping {
         // the file in place is the assumption that the module's documentation states.
         let map = unsafe { Mmap::map(file) }?;
         Ok(Self(Bytes::Mapped(Arc::new(map))))
+    }
+
+    /// Gives the pages of a large file back to the system, after all of it was read once: they come again when they are
+    /// touched, and most are not. What the system does not do costs memory only.
+    pub fn release(&self) {
+        /// Bytes; to take the pages of smaller files back takes longer than they are worth.
+        const LARGE: usize = 4 << 20;
+        if let Bytes::Mapped(map) = &self.0
+            && map.len() >= LARGE
+        {
+            // SAFETY: nobody writes to the mapping, which is private, so that a page that comes again has what stands in
+            // the file, as one that was never touched (madvise(2), MADV_DONTNEED).
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 }
 
