@@ -12,7 +12,7 @@ use chestnut_analyzer::policy::{AllowedCall, Evidence, POLICY_FORMAT, Policy};
 use chestnut_analyzer::regular_file::read_all;
 use chestnut_analyzer::syscall::SyscallNr;
 use chestnut_rewriter::command_line::{self, one_line};
-use chestnut_rewriter::output;
+use chestnut_rewriter::output::{self, Input};
 
 use crate::cli::Arguments;
 use crate::failure::Failure;
@@ -21,17 +21,21 @@ use crate::failure::Failure;
 /// was patched if it is `repatched`.
 pub(crate) fn policy(
     arguments: &Arguments,
-    program: &[u8],
+    program: &mut Input,
     repatched: bool,
 ) -> Result<(Policy, Vec<SyscallNr>), Failure> {
     if let Some(both) = arguments.allow.iter().find(|call| arguments.deny.contains(call)) {
         return Err(Failure::Usage(format!("{both} is both allowed and denied")));
     }
     let mut policy = match &arguments.policy {
-        Some(path) => read_for(arguments, path, program)?,
+        Some(path) => read_for(arguments, path, &program.bytes)?,
         None => {
-            let policy = analyze(arguments, repatched.then_some(program))?;
-            output::is_of_bytes(&policy, &arguments.input, program)?;
+            let policy = if repatched {
+                analyze(arguments, Some(&program.bytes))?
+            } else {
+                program.set_aside(&arguments.input, || analyze(arguments, None))?
+            };
+            output::is_of_bytes(&policy, &arguments.input, &program.bytes)?;
             policy
         }
     };

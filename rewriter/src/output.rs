@@ -8,7 +8,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt as _, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chestnut_analyzer::limits::{Excess, LimitName, Limits};
@@ -94,14 +94,19 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Input, FileError> {
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(FileError::NotRegular { path: path.to_owned() });
     }
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let too_large = |source| FileError::TooLarge { path: path.to_owned(), source };
     limits.check(LimitName::FileSize, "bytes of the file", metadata.len()).map_err(too_large)?;
-    // All that it has now: what is behind that is found by `is_of_bytes`.
-    let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
-    io::Read::read_exact(&mut file, &mut bytes).map_err(unreadable)?;
+    let bytes = contents(&file, &metadata).map_err(unreadable)?;
     Ok(Input { bytes, file, metadata })
+}
+
+/// All that a file had when it was opened: what is behind that is found by [`is_of_bytes`].
+fn contents(file: &File, metadata: &Metadata) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 impl Input {
@@ -113,6 +118,26 @@ impl Input {
             (0, _) => Some("setgid"),
             _ => Some("setuid"),
         }
+    }
+
+    /// Does what takes memory of its own without these bytes, and reads them again afterwards. They may be others then:
+    /// [`is_of_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, or the file has become shorter or cannot be read any more.
+    pub fn set_aside<T, E: From<FileError>>(
+        &mut self,
+        path: &Path,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.bytes = Vec::new();
+        let done = work()?;
+        self.bytes = contents(&self.file, &self.metadata).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => FileError::Changed { path: path.to_owned() },
+            _ => FileError::Read { path: path.to_owned(), source },
+        })?;
+        Ok(done)
     }
 }
 
@@ -313,4 +338,26 @@ fn copy_attribute(from: &File, to: &File, name: &str) -> rustix::io::Result<()> 
     let length = rustix::fs::fgetxattr(from, name, &mut value)?;
     value.truncate(length);
     rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file has after the work is what counts, and a file that became shorter is one that changed.
+    #[test]
+    fn bytes_that_were_set_aside_are_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, "before").unwrap();
+        let mut input = read(&path, &Limits::default()).unwrap();
+        let write =
+            |text: &str| std::fs::write(&path, text).map_err(|source| FileError::Read { path: path.clone(), source });
+        input.set_aside(&path, || write("behind, and more")).unwrap();
+        assert_eq!(input.bytes, b"behind");
+        let shorter = input.set_aside(&path, || write("less"));
+        assert!(matches!(shorter, Err(FileError::Changed { .. })), "{shorter:?}");
+        let failed = input.set_aside(&path, || Err::<(), _>(FileError::Changed { path: "work".into() }));
+        assert_eq!(failed.unwrap_err().to_string(), FileError::Changed { path: "work".into() }.to_string());
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     let arguments = arguments.as_ref();
     chestnut_rewriter::check(&input.bytes).map_err(refused)?;
     let Some(path) = arguments.output.as_ref().filter(|_| !arguments.list) else {
-        let (policy, _) = analysis::policy(arguments, &input.bytes, repatched)?;
+        let (policy, _) = analysis::policy(arguments, &mut input, repatched)?;
         analysis::emit(arguments, &policy, stdout)?;
         refuse_unresolved(arguments, &policy)?;
         return list(arguments, &policy, stdout);
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, stdout: &mut dyn Write, stderr: &mut dy
     }
     // Before the analysis, which takes its time.
     let place = output::place(&input, &arguments.input, path)?;
-    let (policy, denied) = analysis::policy(arguments, &input.bytes, repatched)?;
+    let (policy, denied) = analysis::policy(arguments, &mut input, repatched)?;
     analysis::emit(arguments, &policy, stdout)?;
     refuse_unresolved(arguments, &policy)?;
     let warnings = [arguments.analysis.warning(&policy), denial(&denied)];

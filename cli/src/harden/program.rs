@@ -118,8 +118,13 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     if let Some(what) = input.privilege().filter(|_| !command.allow_setuid) {
         return Err(Refusal::Privileged { what });
     }
-    let original = was_patched.then_some(input.bytes.as_slice());
-    let policy = command.analysis.analyze_in(session, &program.path, original)?;
+    let policy = if was_patched {
+        command.analysis.analyze_in(session, &program.path, Some(&input.bytes))?
+    } else {
+        input.set_aside(&program.path, || {
+            command.analysis.analyze_in(session, &program.path, None).map_err(Refusal::from)
+        })?
+    };
     output::is_of_bytes(&policy, &program.path, &input.bytes)?;
     if !policy.unresolved.is_empty() && !command.filter.ignore_unresolved {
         return Err(Refusal::Unresolved { path: program.path.clone(), sites: policy.unresolved });
