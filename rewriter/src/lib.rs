@@ -235,7 +235,6 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
 
 /// The numbers that a program allows, up to a ceiling.
 fn allowed_by(program: &Program, ceiling: SyscallNr) -> BTreeSet<SyscallNr> {
-    const HIGHEST: u32 = 1 << 16;
     let allowed = |nr: &u32| program.run(&bpf::SeccompData::of_call(*nr)) == libc::SECCOMP_RET_ALLOW;
-    (0..=ceiling.0.min(HIGHEST)).filter(allowed).map(SyscallNr).collect()
+    (0..=ceiling.min(Specification::HIGHEST).0).filter(allowed).map(SyscallNr).collect()
 }
