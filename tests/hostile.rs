@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use chestnut_analyzer::policy::{AssumptionKind, Policy};
 use chestnut_analyzer::{Options, analyze};
 use chestnut_rewriter::{Error, FilterOptions, TablePlacement, inspect, rewrite, unpatch};
-use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS};
+use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_PROPERTY, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS};
 use programs::{Scratch, call, denying, limited, read, run, signal, source_path, text};
 
 /// A small program, with places in it.
@@ -264,7 +264,34 @@ fn segments_over_neighbours_of_the_table() {
     let rewritten = rewrite(&victim.bytes, &denying(&[]), &FilterOptions::default()).unwrap();
     assert_eq!(rewritten.layout.placement, TablePlacement::MovedNeighbours);
     assert_preserved(&victim.bytes, &rewritten.bytes, "as it is");
+    let (start, end, _) = rewritten.layout.moved.unwrap();
     let (stack, neighbour) = (victim.headers(PT_GNU_STACK)[0], victim.headers(PT_INTERP)[0]);
+    // One of no size is nowhere.
+    for p_type in [PT_GNU_STACK, PT_NOTE, PT_GNU_PROPERTY] {
+        for offset in [start, start + 8, end] {
+            let (p_type, place) = (p_type.to_le_bytes(), offset.to_le_bytes());
+            let bytes = victim.poked(stack, &[(P_TYPE, &p_type), (P_OFFSET, &place), (P_VADDR, &place)]);
+            let rewritten = rewrite(&bytes, &denying(&[]), &FilterOptions::default()).unwrap();
+            assert_eq!(rewritten.layout.placement, TablePlacement::MovedNeighbours);
+        }
+    }
+    // The same bytes once more, loaded elsewhere.
+    let last = *victim.headers(PT_LOAD).last().unwrap();
+    let behind = victim.field(last, P_VADDR) + victim.field(last, P_MEMSZ);
+    let address = (behind.next_multiple_of(4096) + start % 4096).to_le_bytes();
+    let (p_type, flags, place, length) =
+        (PT_LOAD.to_le_bytes(), [4, 0, 0, 0], start.to_le_bytes(), 0x200_u64.to_le_bytes());
+    let fields: [(usize, &[u8]); 6] = [
+        (P_TYPE, &p_type),
+        (P_FLAGS, &flags),
+        (P_OFFSET, &place),
+        (P_VADDR, &address),
+        (P_FILESZ, &length),
+        (P_MEMSZ, &length),
+    ];
+    let bytes = victim.poked(stack, &fields);
+    let patched = rewrite(&bytes, &denying(&[]), &FilterOptions::default()).unwrap().bytes;
+    assert_preserved(&bytes, &patched, "with a second PT_LOAD over PT_INTERP");
     let place =
         [P_OFFSET, P_VADDR, P_FILESZ, P_MEMSZ].map(|field| (field, victim.field(neighbour, field).to_le_bytes()));
     let mut fields: Vec<(usize, &[u8])> = place.iter().map(|(field, value)| (*field, value.as_slice())).collect();

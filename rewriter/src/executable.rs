@@ -97,10 +97,11 @@ impl<'data> Executable<'data> {
         segments.chain(sections).chain(tables.into_iter().flatten()).filter(|(start, end)| start < end)
     }
 
-    /// Whether nothing of a range of the file is loaded, or is file header or program header table: whether a tool may
-    /// change it, and no program will notice.
+    /// Whether nothing of a range of the file is loaded, or is file header, program header table or the interpreter's name:
+    /// whether a tool may change it, and nobody will notice who starts the program.
     pub(crate) fn is_aside(&self, (from, to): (u64, u64)) -> bool {
-        let loads = self.loads().map(|load| (load.p_offset, load.file_end().unwrap_or(u64::MAX)));
+        let read = self.segments.iter().filter(|segment| matches!(segment.p_type, PT_LOAD | PT_INTERP));
+        let loads = read.map(|segment| (segment.p_offset, segment.file_end().unwrap_or(u64::MAX)));
         let headers = [(0, FILE_HEADER_LENGTH), self.segment_table()];
         !loads.chain(headers).any(|(start, end)| from < end && start < to)
     }

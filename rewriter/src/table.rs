@@ -206,7 +206,7 @@ fn grown(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> 
     let (old_start, old_end) = executable.section_table()?;
     let overlaps = |(from, to): (u64, u64)| from < new_end && to > end;
     let used = executable.named_ranges().any(|range| {
-        let around = executable.loads().any(|load| Some(range.1) == load.file_end() && range.0 == load.p_offset);
+        let around = Some(range.1) == load.file_end() && range.0 == load.p_offset;
         let frame = range == (old_start, old_end) || around;
         overlaps(range) && !frame
     });
@@ -216,7 +216,9 @@ fn grown(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> 
     let free = zero(end, new_end.min(old_start.max(end))) && zero(old_end.clamp(end, new_end), new_end);
     let length = length(executable.segments.len().checked_add(1)?);
     let segments = with_phdr(&executable.segments, start, load.bias(), length);
-    (!used && free).then_some((TablePlacement::Grown, segments))
+    let mut others = executable.loads().filter(|other| *other != load);
+    let shared = others.any(|other| other.file_end().is_some_and(|to| overlaps((other.p_offset, to))));
+    (!used && free && !shared).then_some((TablePlacement::Grown, segments))
 }
 
 fn replaced_phdr(executable: &Executable<'_>) -> Option<(TablePlacement, Vec<Segment>)> {
@@ -228,7 +230,8 @@ fn is_static_pie(executable: &Executable<'_>) -> bool {
     executable.has_segment(PT_DYNAMIC) && !executable.has_segment(PT_INTERP)
 }
 
-fn is_neighbour(segment: &Segment) -> bool {
+/// Whether a segment can stand elsewhere: only program headers lead to it.
+pub(crate) fn is_neighbour(segment: &Segment) -> bool {
     [PT_INTERP, PT_NOTE, PT_GNU_PROPERTY].contains(&segment.p_type)
 }
 
@@ -267,7 +270,7 @@ fn moved_neighbours(executable: &Executable<'_>) -> Option<TablePlan> {
         symbols: symbol_values(executable, headers, &sections),
         sections,
     };
-    (end >= new_end && holds_nothing_else(executable, &moved)).then(|| {
+    (end >= new_end && holds_nothing_else(executable, load, &moved)).then(|| {
         let length = length(executable.segments.len().saturating_add(1));
         let segments = with_phdr(&executable.segments, start, load.bias(), length);
         TablePlan { placement: TablePlacement::MovedNeighbours, segments, offset: Some(start), moved: Some(moved) }
@@ -305,15 +308,15 @@ fn is_aside(executable: &Executable<'_>, section: &Section) -> bool {
 }
 
 /// Whether nothing that is known to be used lies where the moved pieces lie, but these and the segment around them.
-fn holds_nothing_else(executable: &Executable<'_>, moved: &Moved) -> bool {
+fn holds_nothing_else(executable: &Executable<'_>, around: &Segment, moved: &Moved) -> bool {
     let pieces = moved.segments.iter().filter_map(|index| executable.segments.get(*index));
     let pieces: Vec<_> = pieces.filter_map(|segment| Some((segment.p_offset, segment.file_end()?))).collect();
-    let others = executable.segments.iter().filter(|segment| !is_neighbour(segment) && segment.p_type != PT_LOAD);
+    let others = executable.segments.iter().filter(|segment| !is_neighbour(segment) && *segment != around);
     let mut others = others.filter_map(|segment| Some((segment.p_offset, segment.file_end()?)));
     let in_piece = |(from, to): (u64, u64)| pieces.iter().any(|(start, end)| from >= *start && to <= *end);
-    let is_load = |range| executable.loads().any(|load| (load.p_offset, load.file_end().unwrap_or(0)) == range);
-    let overlaps = |(from, to): (u64, u64)| from < moved.end && to > moved.start;
-    executable.named_ranges().filter(|range| overlaps(*range)).all(|range| in_piece(range) || is_load(range))
+    let is_around = |range| (around.p_offset, around.file_end().unwrap_or(0)) == range;
+    let overlaps = |(from, to): (u64, u64)| from < to && from < moved.end && to > moved.start;
+    executable.named_ranges().filter(|range| overlaps(*range)).all(|range| in_piece(range) || is_around(range))
         && !others.any(overlaps)
 }
 
