@@ -7,6 +7,7 @@
 //! Over-approximates: every import of every converter counts as called.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::elf::Image;
-use crate::limits::Limits;
+use crate::limits::{LimitName, Limits};
+use crate::mapping::Mapping;
 use crate::regular_file;
 
 /// What a folder of converters brings.
@@ -54,31 +56,56 @@ impl Stamp {
     }
 }
 
-/// Reads all converters in `folder`, a path of this machine.
+/// Reads all converters in `folder`, a path of this machine. One that is there and cannot be read, or is larger than a file
+/// may be, is left to whoever loads it, as a conspicuous one.
 #[must_use]
 pub fn read(folder: &Path, limits: &Limits) -> Converters {
     let Ok(entries) = std::fs::read_dir(folder) else { return Converters::default() };
     let files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     let libraries = files.into_par_iter().filter(|path| path.extension().is_some_and(|e| e == "so"));
-    libraries
-        // Copied: to map and unmap hundreds of small files takes longer, the more so on several processors.
-        .map_init(Vec::new, |buffer, path| {
-            regular_file::read_into(&path, buffer, limits).ok()?;
-            let image = Image::parse(buffer).ok()?;
-            let mut found = Converters::default();
-            if enters_kernel(&image) {
-                found.conspicuous.insert(path.file_name()?.to_string_lossy().into_owned());
-            }
-            let undefined = image.symbols().iter().filter(|symbol| !symbol.is_defined);
-            found.imports.extend(undefined.map(|symbol| symbol.name.to_vec()));
-            Some(found)
-        })
-        .flatten()
-        .reduce(Converters::default, |mut all, one| {
-            all.imports.extend(one.imports);
-            all.conspicuous.extend(one.conspicuous);
-            all
-        })
+    let found = libraries.map_init(Vec::new, |buffer, path| {
+        let mut found = Converters::default();
+        let is_conspicuous = match with_bytes(&path, buffer, limits, |data| found.add(data)) {
+            Ok(is_conspicuous) => is_conspicuous,
+            Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput),
+        };
+        if is_conspicuous {
+            found.conspicuous.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        found
+    });
+    found.reduce(Converters::default, |mut all, one| {
+        all.imports.extend(one.imports);
+        all.conspicuous.extend(one.conspicuous);
+        all
+    })
+}
+
+impl Converters {
+    /// Takes in what one converter imports; whether it holds more than that. What is no library is none that can be loaded.
+    fn add(&mut self, data: &[u8]) -> bool {
+        let Ok(image) = Image::parse(data) else { return false };
+        let undefined = image.symbols().iter().filter(|symbol| !symbol.is_defined);
+        self.imports.extend(undefined.map(|symbol| symbol.name.to_vec()));
+        enters_kernel(&image)
+    }
+}
+
+/// Longer files are mapped.
+const LONGEST_COPY: u64 = 4 << 20;
+
+/// Calls `work` with the bytes of a regular file; they are copied to a buffer, since to map and unmap hundreds of small
+/// files takes longer, the more so on several processors.
+fn with_bytes<T>(path: &Path, buffer: &mut Vec<u8>, limits: &Limits, work: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let file = regular_file::open(path)?;
+    let length = file.metadata()?.len();
+    limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
+    if length > LONGEST_COPY {
+        return Ok(work(&Mapping::new(&file)?));
+    }
+    buffer.clear();
+    file.take(length).read_to_end(buffer)?;
+    Ok(work(buffer))
 }
 
 /// Whether executable bytes contain `syscall`, `sysenter` or `int $0x80`, at any offset.
@@ -95,6 +122,25 @@ mod tests {
     use std::fs::{File, FileTimes};
 
     use super::*;
+
+    /// A converter that is too large to be read, or cannot be, is not passed over.
+    #[test]
+    fn unread_converters_are_conspicuous() {
+        let folder = tempfile::tempdir().unwrap();
+        let converter = std::fs::read("/usr/lib/x86_64-linux-gnu/gconv/UTF-16.so").unwrap();
+        std::fs::write(folder.path().join("UTF-16.so"), &converter).unwrap();
+        std::fs::write(folder.path().join("text.so"), "no library").unwrap();
+        std::fs::create_dir(folder.path().join("folder.so")).unwrap();
+        let read_within = |limit: &str| {
+            let mut limits = Limits::default();
+            limits.set(limit.parse().unwrap());
+            read(folder.path(), &limits)
+        };
+        let whole = read_within(&format!("file-size={}", converter.len()));
+        assert!(whole.conspicuous.is_empty() && !whole.imports.is_empty(), "{whole:?}");
+        let found = read_within(&format!("file-size={}", converter.len() - 1));
+        assert!(found.conspicuous.iter().eq(["UTF-16.so"]) && found.imports.is_empty(), "{found:?}");
+    }
 
     /// A folder tells itself from what it was before, and what changed just now is not trusted to stay.
     #[test]

@@ -42,20 +42,6 @@ pub fn read(path: &Path, limits: &Limits) -> io::Result<Vec<u8>> {
     read_all(file, length, LimitName::FileSize, "bytes of the file", limits)
 }
 
-/// The same, into a buffer in place of what was in it: of many files one after the other.
-///
-/// # Errors
-///
-/// As [`read`].
-pub fn read_into(path: &Path, buffer: &mut Vec<u8>, limits: &Limits) -> io::Result<()> {
-    buffer.clear();
-    let file = open(path)?;
-    let length = file.metadata()?.len();
-    limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
-    buffer.reserve(usize::try_from(length.saturating_add(1)).unwrap_or(0));
-    file.take(length).read_to_end(buffer).map(drop)
-}
-
 /// The bytes of something that is read to its end, whose length may not be known before. `expected` is how many there may
 /// well be.
 ///
@@ -79,7 +65,7 @@ pub fn read_all(
 
 #[cfg(test)]
 mod tests {
-    use super::{read, read_all, read_into};
+    use super::{read, read_all};
     use crate::limits::{LimitName, Limits};
     use std::path::Path;
 
@@ -111,10 +97,6 @@ mod tests {
         let most = limits("policy-size=99");
         let error = read_all(std::io::repeat(7), 0, LimitName::PolicySize, "bytes of the list", &most).unwrap_err();
         assert!(error.to_string().starts_with("bytes of the list: 100, over the limit of 99;"), "{error}");
-        let mut buffer = vec![9; 300];
-        read_into(&path, &mut buffer, &limits("file-size=100")).unwrap();
-        assert_eq!(buffer, [7; 100]);
-        assert!(read_into(&path, &mut buffer, &limits("file-size=99")).is_err());
         // Not even one of no length, as files of /proc have.
         assert!(!read(Path::new("/proc/self/status"), &Limits::default()).unwrap().is_empty());
     }

@@ -13,7 +13,7 @@ use crate::converters::{self, Converters, Stamp};
 use crate::error::Error;
 use crate::explanation::{Explanation, Question};
 use crate::identities::Identities;
-use crate::limits::Limits;
+use crate::limits::{LimitName, Limits};
 use crate::loader::{LoadedFile, Seen};
 use crate::policy::Policy;
 use crate::summaries::Summaries;
@@ -91,7 +91,9 @@ impl Session {
     }
 
     fn read_converters(&self, folder: &Path, limits: &Limits) -> Converters {
-        let place = self.cache().and_then(|cache| Some((cache, Key::new(&Stamp::of(folder)?)?)));
+        let place = self
+            .cache()
+            .and_then(|cache| Some((cache, Key::new(&(Stamp::of(folder)?, limits.get(LimitName::FileSize)))?)));
         let Some((cache, key)) = place else { return converters::read(folder, limits) };
         cache.get(key).unwrap_or_else(|| {
             let new = converters::read(folder, limits);
