@@ -234,12 +234,12 @@ fn makes_only(module: &Module<'_>, function: FunctionId, name: &str) -> bool {
 /// The functions without a name that call, by address, a function of each of these sets.
 fn calling_all(module: &Module<'_>, sets: &[FxHashSet<FunctionId>]) -> Vec<FunctionId> {
     let functions = module.summary.functions();
-    let number_of = |called: FunctionId| sets.iter().position(|set| set.contains(&called));
     let calls_all = |function: &Function| {
         let mut missing: Vec<bool> = vec![true; sets.len()];
         for called in function.references.iter().filter(|r| r.kind == ReferenceKind::Call) {
-            let number = functions.at(called.target).and_then(number_of);
-            if let Some(missing) = number.and_then(|number| missing.get_mut(number)) {
+            let Some(called) = functions.at(called.target) else { continue };
+            // One function may stand for several names.
+            for (missing, _) in missing.iter_mut().zip(sets).filter(|(_, set)| set.contains(&called)) {
                 *missing = false;
             }
         }

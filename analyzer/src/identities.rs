@@ -59,7 +59,6 @@ impl Identities {
             return FileIdentity { path: file.path().to_owned(), ..identity.clone() };
         }
         let new = remembered(file, cache);
-        file.data().release();
         known().insert(contents, new.clone());
         new
     }
@@ -71,14 +70,21 @@ fn remembered(file: &LoadedFile, cache: Option<&Cache>) -> FileIdentity {
     let key = || Key::new(&("digest", file.contents(), build_id.as_ref()?));
     let cache = cache.filter(|_| file.is_settled() && has_times(file.host_path()));
     let place = cache.and_then(|cache| Some((cache, key()?)));
-    let Some((cache, key)) = place else { return identity(file.path(), file.data()) };
+    let Some((cache, key)) = place else { return hashed(file) };
     if let Some(sha256) = cache.get_short::<String>(key) {
         return FileIdentity { path: file.path().to_owned(), build_id, sha256 };
     }
-    let new = identity(file.path(), file.data());
+    let new = hashed(file);
     if file.is_sure() {
         cache.put_short(key, &new.sha256);
     }
+    new
+}
+
+/// The identity of a file, which touches all of its pages.
+fn hashed(file: &LoadedFile) -> FileIdentity {
+    let new = identity(file.path(), file.data());
+    file.data().release();
     new
 }
 

@@ -37,7 +37,7 @@ impl Mapping {
     ///
     /// What `mmap(2)` says.
     pub fn new(file: &File) -> io::Result<Self> {
-        // SAFETY: the mapping is private and read-only, and stays valid as long as the `Arc` lives. That nobody changes
+        // SAFETY: the mapping is read-only, and stays valid as long as the `Arc` lives. That nobody changes
         // the file in place is the assumption that the module's documentation states.
         let map = unsafe { Mmap::map(file) }?;
         Ok(Self(Bytes::Mapped(Arc::new(map))))
@@ -51,8 +51,8 @@ impl Mapping {
         if let Bytes::Mapped(map) = &self.0
             && map.len() >= LARGE
         {
-            // SAFETY: nobody writes to the mapping, which is private, so that a page that comes again has what stands in
-            // the file, as one that was never touched (madvise(2), MADV_DONTNEED).
+            // SAFETY: nobody writes to the mapping, so that a page that comes again has what stands in the file, as one that
+            // was never touched (madvise(2), MADV_DONTNEED).
             let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
         }
     }

@@ -107,7 +107,7 @@ fn make(file: &LoadedFile, image: &Image<'_>, cache: Option<&Cache>) -> ModuleSu
         return known.recalled(image);
     }
     let new = ModuleSummary::new(image);
-    if file.is_interpreter() {
+    if file.is_interpreter() && new.excess().is_none() {
         // Asked for in each run in which it is one.
         new.loader_state(image);
     }

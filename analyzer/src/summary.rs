@@ -48,7 +48,7 @@ pub struct ModuleSummary {
     is_go: bool,
     #[serde(skip)]
     answers: Answers,
-    /// Of a file that has been somebody's interpreter.
+    /// Of what was an interpreter when this was made, or is one now.
     #[serde(with = "if_known")]
     loader_state: OnceLock<LoaderState>,
     #[serde(skip)]

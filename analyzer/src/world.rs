@@ -198,16 +198,18 @@ impl<'o> World<'o> {
         let roots = self.roots(linked);
         let names = self.brought.names.clone();
         let mut comes_more = Ok(false);
-        let (session, files) = (self.session, self.files.files().to_vec());
+        let session = self.session;
+        // Copies, which others find by their contents.
+        let files = self.files.files().iter().filter(|file| file.contents().are_in_a_file());
+        let files: Vec<LoadedFile> = files.cloned().collect();
         // Most of a round is one thread's work; the others see to the digests meanwhile.
-        let hash = || session.identify(&files.iter().collect::<Vec<_>>());
-        let play = || {
+        let findings = rayon::in_place_scope(|others| {
+            others.spawn(|_| session.identify(&files.iter().collect::<Vec<_>>()));
             round::play(&linked.program, &roots, &names, |brings| {
                 comes_more = self.bring(brings);
                 !matches!(comes_more, Ok(false))
             })
-        };
-        let (findings, ()) = rayon::join(play, hash);
+        });
         let (comes_more, path) = (comes_more?, &self.subject.path);
         let findings = findings.map_err(|source| Error::Limit { path: path.clone(), source })?;
         // Of what changed between its digest and now, nobody knows which bytes were looked at.
@@ -295,15 +297,15 @@ impl<'o> World<'o> {
         let wrong = |source| Error::Image { path: path.clone(), source };
         let image = Image::parse(data).map_err(wrong)?.limited(self.options.limits);
         let summary = self.session.summaries().of(file, &image, self.session.cache());
+        if let Some(source) = summary.excess().or(summary.graph(&image).excess()) {
+            return Err(Error::Limit { path, source });
+        }
         let role = self.role(index, file);
         if role == ModuleRole::Interpreter {
             // Not later: here other files are analysed at the same time.
             summary.loader_state(&image);
         }
-        match summary.excess().or(summary.graph(&image).excess()) {
-            Some(source) => Err(Error::Limit { path, source }),
-            None => Ok(Module { role, path, image, summary }),
-        }
+        Ok(Module { role, path, image, summary })
     }
 
     /// Whether there is time left.

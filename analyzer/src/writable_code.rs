@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 
 use crate::elf::Segment;
 use crate::policy::{Assumption, AssumptionKind};
-use crate::program::Program;
+use crate::program::{Module, Program};
 
 /// What is assumed of all modules.
 #[must_use]
 pub(crate) fn find(program: &Program<'_>) -> BTreeSet<Assumption> {
-    let of_module = |module: &crate::program::Module<'_>| {
+    let of_module = |module: &Module<'_>| {
         let segments = module.image.segments().iter();
         let writable =
             segments.filter(|segment| segment.is_writable() && segment.is_executable() && segment.p_memsz > 0);

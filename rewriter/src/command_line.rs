@@ -182,7 +182,7 @@ impl AnalysisError {
 
 impl AnalysisFlags {
     /// Asks the analyzer. `original` is there if the program on disk is a patched one, which must not be what is
-    /// analyzed.
+    /// analyzed. What was found out about its libraries stays in memory, so that this is for who asks once.
     ///
     /// # Errors
     ///

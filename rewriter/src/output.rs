@@ -121,7 +121,7 @@ impl Input {
     }
 
     /// Does what takes memory of its own without these bytes, and reads them again afterwards. They may be others then:
-    /// [`is_of_bytes`].
+    /// [`is_of_bytes`]. After an error there are none.
     ///
     /// # Errors
     ///

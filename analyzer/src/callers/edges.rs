@@ -41,9 +41,10 @@ impl Numbers {
         Self { before }
     }
 
-    fn of(&self, (module, function): FunctionKey) -> u32 {
+    /// `None` for a function of a module that is not there.
+    fn of(&self, (module, function): FunctionKey) -> Option<u32> {
         let before = usize::try_from(module.0).ok().and_then(|module| self.before.get(module));
-        before.copied().unwrap_or(0).saturating_add(function.0)
+        before?.checked_add(function.0)
     }
 
     fn function(&self, number: u32) -> FunctionKey {
@@ -73,10 +74,11 @@ impl Edges {
 
     /// The functions that call or jump to `callee`.
     pub(super) fn callers(&self, callee: FunctionKey) -> impl Iterator<Item = FunctionKey> + '_ {
-        let to = self.numbers.of(callee);
-        let first = self.edges.partition_point(|other| *other < edge(to, 0));
-        let last = edge(to, u32::MAX);
-        let found = self.edges.iter().skip(first).take_while(move |edge| **edge <= last);
+        let bounds = self.numbers.of(callee).map(|to| edge(to, 0)..=edge(to, u32::MAX));
+        let found = bounds.into_iter().flat_map(|bounds| {
+            let first = self.edges.partition_point(|other| other < bounds.start());
+            self.edges.iter().skip(first).take_while(move |edge| *edge <= bounds.end())
+        });
         found.map(|edge| self.numbers.function(u32::try_from(edge & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
     }
 }
@@ -109,8 +111,8 @@ fn edges_from(program: &Program<'_>, callers: &[FunctionKey], numbers: &Numbers)
         }
         callees.sort_unstable();
         callees.dedup();
-        let caller = numbers.of(caller);
-        edges.extend(callees.into_iter().map(|callee| edge(numbers.of(callee), caller)));
+        let Some(caller) = numbers.of(caller) else { continue };
+        edges.extend(callees.into_iter().filter_map(|callee| Some(edge(numbers.of(callee)?, caller))));
     }
     edges
 }

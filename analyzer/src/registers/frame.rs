@@ -224,7 +224,7 @@ impl Frame {
         self.lose(|slot| slot.end() > lowest && !is_other_object(slot));
     }
 
-    /// Joins `other` in, each pair of values that differ with `joined`; true if that changed anything. Most joins of a
+    /// Joins `other` in, the values of slots that differ with `joined`; true if that changed anything. Most joins of a
     /// solver that comes to its end do not, so that nothing is copied before that is known.
     pub(super) fn join(&mut self, other: &Self, mut joined: impl FnMut(&Value, &Value) -> Value) -> bool {
         let (mine, theirs) = (&*self.0, &*other.0);
