@@ -2,8 +2,9 @@
 //!
 //! Input: old bytes, new bytes, [`Layout`] and [`Specification`]. Output: nothing, or what is wrong. Five opinions:
 //! `object` and `goblin` must read the headers that the layout meant; what the kernel and loaders rely on (gABI
-//! chapter 5) must hold in them; what was loaded must be loaded still (`preserved.rs`); the payload must be found as a reader finds it, with a filter that decides as
-//! specified; and undoing the change must give back the old file, byte for byte.
+//! chapter 5) must hold in them; what was loaded must be loaded still (`preserved.rs`); the payload must be found as a
+//! reader finds it, with a filter that decides as specified; and undoing the change must give back the old file, byte
+//! for byte.
 
 use goblin::container::{Container, Ctx, Endian};
 use object::LittleEndian as LE;
