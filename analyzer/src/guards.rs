@@ -235,19 +235,21 @@ fn makes_only(module: &Module<'_>, function: FunctionId, name: &str) -> bool {
 fn calling_all(module: &Module<'_>, sets: &[FxHashSet<FunctionId>]) -> Vec<FunctionId> {
     let functions = module.summary.functions();
     let calls_all = |function: &Function| {
-        let mut missing: Vec<bool> = vec![true; sets.len()];
-        for called in function.references.iter().filter(|r| r.kind == ReferenceKind::Call) {
-            let Some(called) = functions.at(called.target) else { continue };
-            // One function may stand for several names.
-            for (missing, _) in missing.iter_mut().zip(sets).filter(|(_, set)| set.contains(&called)) {
-                *missing = false;
-            }
-        }
-        !missing.contains(&true)
+        let calls = function.references.iter().filter(|r| r.kind == ReferenceKind::Call);
+        meets_all(calls.filter_map(|call| functions.at(call.target)), sets)
     };
     let numbered = functions.all().par_iter().enumerate().filter(|(_, function)| calls_all(function));
     let found = numbered.filter_map(|(number, _)| u32::try_from(number).ok().map(FunctionId));
     found.filter(|function| !is_exported(module, *function)).collect()
+}
+
+/// Whether each set holds one of these functions. One function may stand for several names, and be in several sets.
+fn meets_all(functions: impl Iterator<Item = FunctionId>, sets: &[FxHashSet<FunctionId>]) -> bool {
+    let mut missing: Vec<&FxHashSet<FunctionId>> = sets.iter().collect();
+    for function in functions {
+        missing.retain(|set| !set.contains(&function));
+    }
+    missing.is_empty()
 }
 
 /// The functions of the same module that a function calls by address.
@@ -256,4 +258,17 @@ fn called_by(module: &Module<'_>, function: FunctionId) -> FxHashSet<FunctionId>
     let references = functions.function(function).map_or(&[][..], |f| &f.references);
     let calls = references.iter().filter(|r| r.kind == ReferenceKind::Call);
     calls.filter_map(|r| functions.at(r.target)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_function_may_stand_for_two_names() {
+        let sets = [&[1, 2][..], &[2, 3]].map(|set| set.iter().map(|id| FunctionId(*id)).collect::<FxHashSet<_>>());
+        let meets = |called: &[u32]| meets_all(called.iter().map(|id| FunctionId(*id)), &sets);
+        assert!(meets(&[2]) && meets(&[1, 3]) && meets(&[9, 3, 1]));
+        assert!(!meets(&[]) && !meets(&[1]) && !meets(&[3, 3, 9]));
+    }
 }
