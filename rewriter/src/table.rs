@@ -262,7 +262,10 @@ fn moved_neighbours(executable: &Executable<'_>) -> Option<TablePlan> {
         is_neighbour(segment) && segment.file_end().is_some_and(|to| inside((segment.p_offset, to)))
     });
     let headers = executable.sections.as_ref().map_or(&[][..], |sections| &sections.headers);
-    let sections = sections_inside(headers, inside);
+    // The names of sections get a new place in any case.
+    let names_index = executable.sections.as_ref().map(|sections| sections.names_index);
+    let mut sections = sections_inside(headers, inside);
+    sections.retain(|index| Some(*index) != names_index);
     let moved = Moved {
         start: table_end,
         end,
