@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::elf::Image;
-use crate::limits::{LimitName, Limits};
+use crate::limits::Limits;
 use crate::mapping::Mapping;
 use crate::regular_file;
 
@@ -97,9 +97,7 @@ const LONGEST_COPY: u64 = 4 << 20;
 /// Calls `work` with the bytes of a regular file; they are copied to a buffer, since to map and unmap hundreds of small
 /// files takes longer, the more so on several processors.
 fn with_bytes<T>(path: &Path, buffer: &mut Vec<u8>, limits: &Limits, work: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    let file = regular_file::open(path)?;
-    let length = file.metadata()?.len();
-    limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
+    let (file, length) = regular_file::open_within(path, limits)?;
     if length > LONGEST_COPY {
         return Ok(work(&Mapping::new(&file)?));
     }

@@ -30,15 +30,25 @@ pub fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
+/// Opens a regular file that is not larger than one may be; with its length in bytes.
+///
+/// # Errors
+///
+/// As [`open`], or it is too large.
+pub fn open_within(path: &Path, limits: &Limits) -> io::Result<(File, u64)> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
+    Ok((file, length))
+}
+
 /// The bytes of a regular file, if they are not more than one may have.
 ///
 /// # Errors
 ///
 /// It is something else, or too large, or what the system says.
 pub fn read(path: &Path, limits: &Limits) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
-    let length = file.metadata()?.len();
-    limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
+    let (file, length) = open_within(path, limits)?;
     read_all(file, length, LimitName::FileSize, "bytes of the file", limits)
 }
 
