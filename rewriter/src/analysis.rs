@@ -29,15 +29,7 @@ pub(crate) fn policy(
     }
     let mut policy = match &arguments.policy {
         Some(path) => read_for(arguments, path, &program.bytes)?,
-        None => {
-            let policy = if repatched {
-                analyze(arguments, Some(&program.bytes))?
-            } else {
-                program.set_aside(&arguments.input, || analyze(arguments, None))?
-            };
-            output::is_of_bytes(&policy, &arguments.input, &program.bytes)?;
-            policy
-        }
+        None => program.policy(&arguments.input, repatched, |original| analyze(arguments, original))?,
     };
     for call in &arguments.allow {
         let evidence = Evidence::Requested { by: "--allow".to_owned() };

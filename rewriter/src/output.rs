@@ -120,6 +120,23 @@ impl Input {
         }
     }
 
+    /// The policy of these very bytes, which `analyze` computes: of the file at `path`, or of what it is given, since the
+    /// bytes are not those of the file if they are `restored`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `analyze`, or the file has changed or cannot be read any more.
+    pub fn policy<E: From<FileError>>(
+        &mut self,
+        path: &Path,
+        restored: bool,
+        analyze: impl FnOnce(Option<&[u8]>) -> Result<Policy, E>,
+    ) -> Result<Policy, E> {
+        let policy = if restored { analyze(Some(&self.bytes))? } else { self.set_aside(path, || analyze(None))? };
+        is_of_bytes(&policy, path, &self.bytes)?;
+        Ok(policy)
+    }
+
     /// Does what takes memory of its own without these bytes, and reads them again afterwards. They may be others then:
     /// [`is_of_bytes`]. After an error there are none.
     ///

@@ -118,14 +118,9 @@ fn patch(command: &Harden, program: &Program, session: &Session) -> Result<Outco
     if let Some(what) = input.privilege().filter(|_| !command.allow_setuid) {
         return Err(Refusal::Privileged { what });
     }
-    let policy = if was_patched {
-        command.analysis.analyze_in(session, &program.path, Some(&input.bytes))?
-    } else {
-        input.set_aside(&program.path, || {
-            command.analysis.analyze_in(session, &program.path, None).map_err(Refusal::from)
-        })?
-    };
-    output::is_of_bytes(&policy, &program.path, &input.bytes)?;
+    let policy = input.policy(&program.path, was_patched, |original| {
+        command.analysis.analyze_in(session, &program.path, original).map_err(Refusal::from)
+    })?;
     if !policy.unresolved.is_empty() && !command.filter.ignore_unresolved {
         return Err(Refusal::Unresolved { path: program.path.clone(), sites: policy.unresolved });
     }
