@@ -12,6 +12,7 @@ use std::sync::Arc;
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
+use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
@@ -21,7 +22,7 @@ use crate::cfg::{Cfg, Labels, direct_jump_target};
 use crate::data::{Data, PointerTarget};
 use crate::elf::{GoFunction, Image, LandingPad};
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
-use crate::instruction::ReferenceKind;
+use crate::instruction::{Reference, ReferenceKind};
 use crate::memory::Memory;
 use crate::never_return::{self, NEVER_RETURN, RETURN_TWICE};
 use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, bits, caller_saved};
@@ -138,18 +139,27 @@ impl<'a, 'data> Code<'a, 'data> {
         Cfg::new(instructions, &labels, |call| self.comes_back(call, depth))
     }
 
-    /// Addresses inside bodies that code of other functions takes, sorted.
+    /// Addresses inside bodies where control comes from elsewhere, sorted: other functions jump there or take them, a
+    /// call names them, or other files can.
     fn foreign_entries(&self) -> &[Vaddr] {
         self.answers.entries.get_or_init(|| {
-            let mut found = Vec::new();
-            for function in self.functions.all() {
-                for reference in function.references.iter().filter(|r| r.kind == ReferenceKind::Address) {
-                    let at = reference.target;
-                    if self.image.is_code(at) && !function.contains(at) && !self.functions.starts_at(at) {
-                        found.push(at);
-                    }
-                }
-            }
+            let is_interior = |at: Vaddr| self.image.is_code(at) && !self.functions.starts_at(at);
+            let functions = self.functions.all().par_iter();
+            let mut found: Vec<Vaddr> = functions
+                .flat_map_iter(|function| {
+                    let leads_in = |r: &&Reference| match r.kind {
+                        ReferenceKind::Call => is_interior(r.target),
+                        ReferenceKind::Jump
+                        | ReferenceKind::JumpTable
+                        | ReferenceKind::LandingPad
+                        | ReferenceKind::Address => !function.contains(r.target) && is_interior(r.target),
+                        ReferenceKind::CallThrough | ReferenceKind::Load(_) | ReferenceKind::Store => false,
+                    };
+                    function.references.iter().filter(leads_in).map(|r| r.target)
+                })
+                .collect();
+            let exported = self.image.symbols().iter().filter(|s| s.is_exported()).map(|s| s.value);
+            found.extend(exported.filter(|&at| is_interior(at)));
             found.sort_unstable();
             found.dedup();
             found
