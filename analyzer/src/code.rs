@@ -117,6 +117,18 @@ impl<'a, 'data> Code<'a, 'data> {
     }
 
     fn graph(&self, function: &Function, instructions: &[Instruction], jumps: &TableJumps, depth: usize) -> Cfg {
+        let (targets, entries) = self.labels(function);
+        let is_whole = function.evidence != StartEvidence::Reference;
+        let is_followed = function.is_followed();
+        let labels =
+            Labels { entry: function.start, targets: &targets, jumps, entries: &entries, is_followed, is_whole };
+        Cfg::new(instructions, &labels, |call| self.comes_back(call, depth))
+    }
+
+    /// Where else than at its start, and by its own direct jumps, control may get in a function: where its indirect jumps
+    /// may go, and where it may be entered with nothing known.
+    #[must_use]
+    pub fn labels(&self, function: &Function) -> (Vec<Vaddr>, Vec<Vaddr>) {
         let named = |kind| matches!(kind, ReferenceKind::JumpTable | ReferenceKind::Address);
         let named = function.references.iter().filter(|r| named(r.kind)).map(|r| r.target);
         let mut targets: Vec<Vaddr> = named.filter(|&at| function.contains(at) && at != function.start).collect();
@@ -132,11 +144,7 @@ impl<'a, 'data> Code<'a, 'data> {
             // Labels that it does not jump to itself are for somebody else.
             entries.append(&mut targets);
         }
-        let is_followed = function.evidence == StartEvidence::Reference && !function.has_indirect_jump;
-        let is_whole = function.evidence != StartEvidence::Reference;
-        let labels =
-            Labels { entry: function.start, targets: &targets, jumps, entries: &entries, is_followed, is_whole };
-        Cfg::new(instructions, &labels, |call| self.comes_back(call, depth))
+        (targets, entries)
     }
 
     /// Addresses inside bodies where control comes from elsewhere, sorted: other functions jump there or take them, a

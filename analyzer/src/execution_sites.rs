@@ -130,17 +130,17 @@ struct Search<'s, 'a, 'data> {
 impl Search<'_, '_, '_> {
     /// A place that fixes the number of `execve` or `execveat`.
     fn site(&mut self, call: SyscallNr, function: FunctionKey, at: Vaddr) {
-        let sites = self.program.module(function.0).map_or(&[][..], |m| m.summary.sites(function.1));
         // It is not the site itself if the number is passed to a function like `syscall`.
-        let Some(site) = sites.iter().find(|site| site.at == at) else { return self.open(function, at) };
-        let [first, second, _, _, fifth, _] = &site.arguments;
+        let Some([first, second, _, _, fifth, _]) = self.program.syscall_arguments(function, at) else {
+            return self.open(function, at);
+        };
         let is_by_descriptor = call == SyscallNr::EXECVEAT
             && !matches!(fifth.single(), Some(Atom::Constant(flags)) if flags & EMPTY_PATH == 0);
         if is_by_descriptor {
             return self.open(function, at);
         }
         let name = if call == SyscallNr::EXECVEAT { second } else { first };
-        self.follow(Seen { function, at, value: name.clone() }, false);
+        self.follow(Seen { function, at, value: name }, false);
     }
 
     fn function(&mut self, key: FunctionKey, lookup: Lookup) {

@@ -241,9 +241,8 @@ impl<S: Surroundings> Known<'_, '_, S> {
 
     /// What is known of the arguments of a `syscall` instruction.
     fn registers(&self, (id, function): FunctionKey, at: Vaddr) -> Vec<(&'static str, Vec<String>)> {
-        let Some(module) = self.program.module(id) else { return Vec::new() };
-        let Some(site) = module.summary.sites(function).iter().find(|site| site.at == at) else { return Vec::new() };
-        let values = SYSCALL_ARGUMENTS.iter().zip(&site.arguments);
+        let Some(arguments) = self.program.syscall_arguments((id, function), at) else { return Vec::new() };
+        let values = SYSCALL_ARGUMENTS.iter().zip(&arguments);
         values.filter_map(|(register, value)| Some((register_name(*register)?, self.values(id, value)?))).collect()
     }
 

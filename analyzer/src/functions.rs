@@ -125,6 +125,12 @@ impl Function {
         references(instruction, image, self.has_absolute, |target, kind| found.push(Reference { target, kind, from }));
     }
 
+    /// Whether all of its code was found by following paths from its start, so that what none leads to is dead.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.evidence == StartEvidence::Reference && !self.has_indirect_jump
+    }
+
     /// Whether exceptions may go on in it or in a part of it.
     #[must_use]
     pub fn has_landing_pads(&self) -> bool {

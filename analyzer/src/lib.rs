@@ -80,6 +80,7 @@ pub mod startup;
 mod summaries;
 pub mod summary;
 pub mod syscall;
+pub mod syscall_site;
 pub mod table_jumps;
 pub mod value;
 mod world;

@@ -18,9 +18,10 @@ use crate::address::Vaddr;
 use crate::code::Code;
 use crate::data::PointerTarget;
 use crate::elf::{Image, Symbol, SymbolBinding, SymbolKind, SymbolVisibility};
-use crate::reachability::Node;
+use crate::reachability::{FunctionKey, Node};
 use crate::summary::ModuleSummary;
-use crate::value::Atom;
+use crate::syscall_site::syscall_arguments;
+use crate::value::{Atom, Value};
 
 /// Index of a module in its [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,6 +136,14 @@ impl<'data> Program<'data> {
     #[must_use]
     pub fn module(&self, id: ModuleId) -> Option<&Module<'data>> {
         usize::try_from(id.0).ok().and_then(|index| self.modules.get(index))
+    }
+
+    /// What the argument registers can hold at a `syscall` instruction of a function; `None` if there is none that control
+    /// gets to.
+    pub(crate) fn syscall_arguments(&self, (id, function): FunctionKey, at: Vaddr) -> Option<[Value; 6]> {
+        let module = self.module(id)?;
+        let code = module.code();
+        syscall_arguments(&code, code.functions.function(function)?, at)
     }
 
     /// Where a function or an object begins.

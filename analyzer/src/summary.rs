@@ -1,8 +1,8 @@
 //! Everything that linking needs to know about one file, wherever it is loaded and with whom.
 //!
 //! Input: an [`Image`]. Output: [`ModuleSummary`]: functions with their references, data objects with their pointers,
-//! and system-call sites with the values of the number and of all six arguments. Nothing here depends on another file,
-//! so a summary can be made once for a library and used for every program that loads it.
+//! and system-call sites with their numbers. Nothing here depends on another file, so a summary can be made once for a
+//! library and used for every program that loads it.
 
 use std::sync::OnceLock;
 
@@ -14,28 +14,15 @@ use crate::address::Vaddr;
 use crate::answers::Answers;
 use crate::code::Code;
 use crate::data::{Data, PointerTarget};
-use crate::dataflow;
 use crate::elf::Image;
 use crate::functions::{FunctionId, Functions};
 use crate::graph::Graph;
-use crate::instruction::{ReferenceKind, Role, role};
+use crate::instruction::ReferenceKind;
 use crate::limits::Excess;
 use crate::loader_state::LoaderState;
 use crate::notes::{Notes, Problem};
 use crate::references::References;
-use crate::registers::{SYSCALL_ARGUMENTS, State};
-use crate::value::Value;
-
-/// An instruction that enters the kernel.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SyscallSite {
-    /// The instruction.
-    pub at: Vaddr,
-    /// What `rax` can hold; the kernel looks at the low 32 bits.
-    pub number: Value,
-    /// What the six argument registers can hold.
-    pub arguments: [Value; 6],
-}
+use crate::syscall_site::{SyscallSite, syscall_sites};
 
 /// One file, ready to be linked. What is kept of it for other runs is what takes long to find.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,18 +73,9 @@ impl ModuleSummary {
         interior.sort_unstable();
         let answers = Answers::default();
         let code = Code::new(image, &functions, &data, &interior, &answers);
-        let sites = (0_u32..).map(FunctionId).zip(functions.all()).collect::<Vec<_>>();
-        let sites =
-            sites.into_par_iter().filter(|(_, f)| excess.is_none() && !f.syscalls.is_empty()).map(|(id, function)| {
-                let (instructions, cfg) = code.control_flow(function);
-                let mut found = Vec::new();
-                let wanted = |i: &iced_x86::Instruction| role(i) == Role::Syscall;
-                dataflow::observe(&code.memory(), &instructions, &cfg, wanted, |_, at, state| {
-                    found.push(site(at, state))
-                });
-                (id, found)
-            });
-        let sites = sites.collect();
+        let numbered = (0_u32..).map(FunctionId).zip(functions.all());
+        let making: Vec<_> = numbered.filter(|(_, f)| excess.is_none() && !f.syscalls.is_empty()).collect();
+        let sites = making.into_par_iter().map(|(id, function)| (id, syscall_sites(&code, function))).collect();
         Self {
             functions,
             data,
@@ -222,13 +200,5 @@ fn read_notes(image: &Image<'_>) -> (Notes, Option<Problem>) {
     match Notes::read(image.data()) {
         Ok(notes) => (notes, None),
         Err(problem) => (Notes::default(), Some(problem)),
-    }
-}
-
-fn site(at: Vaddr, state: &State) -> SyscallSite {
-    SyscallSite {
-        at,
-        number: state.register(iced_x86::Register::RAX),
-        arguments: SYSCALL_ARGUMENTS.map(|register| state.register(register)),
     }
 }
