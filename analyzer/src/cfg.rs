@@ -9,7 +9,7 @@
 //! are computed and nowhere written down, edges into an instruction's middle.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::instruction::fixed_memory_operand;
@@ -115,9 +115,7 @@ impl Cfg {
     pub fn new(instructions: &[Instruction], labels: &Labels<'_>, comes_back: impl Fn(&Instruction) -> bool) -> Self {
         let &Labels { entry, targets, jumps, entries, is_followed, is_whole } = labels;
         let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
-        let index_of: FxHashMap<u64, usize> =
-            instructions.iter().enumerate().map(|(index, i)| (i.ip(), index)).collect();
-        let at = |address: Vaddr| index_of.get(&address.0).copied();
+        let at = |address: Vaddr| instructions.binary_search_by_key(&address.0, Instruction::ip).ok();
 
         let mut leader = vec![false; instructions.len()];
         let mut mark = |index: Option<usize>| {

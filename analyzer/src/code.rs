@@ -81,6 +81,14 @@ impl<'a, 'data> Code<'a, 'data> {
         (instructions, cfg)
     }
 
+    /// The same without looking for the table of each indirect jump: all tables serve all of them.
+    #[must_use]
+    pub fn coarse_control_flow(&self, function: &Function) -> (Vec<Instruction>, Cfg) {
+        let instructions = function.instructions(self.image);
+        let cfg = self.graph(function, &instructions, &TableJumps::default(), 0);
+        (instructions, cfg)
+    }
+
     /// Where exceptions go that come out of a function's calls.
     #[must_use]
     pub fn landing_pads(&self, function: &Function) -> Vec<LandingPad> {

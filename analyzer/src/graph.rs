@@ -34,7 +34,7 @@ struct Edges {
 }
 
 impl Edges {
-    fn of(&self, node: u32) -> impl Iterator<Item = Edge> + use<'_> {
+    fn of(&self, node: u32) -> impl Iterator<Item = Edge> + Clone + use<'_> {
         let bound = |node: usize| self.first.get(node).copied();
         let node = usize::try_from(node).unwrap_or(usize::MAX);
         let range = bound(node).zip(bound(node.saturating_add(1)));
@@ -90,7 +90,7 @@ impl Graph {
     }
 
     /// The edges from a function.
-    pub(crate) fn of_function(&self, id: FunctionId) -> impl Iterator<Item = Edge> + use<'_> {
+    pub(crate) fn of_function(&self, id: FunctionId) -> impl Iterator<Item = Edge> + Clone + use<'_> {
         self.functions.of(id.0)
     }
 

@@ -22,10 +22,10 @@
 //!
 //! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
 
-use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::functions::{Function, FunctionId};
+use crate::edge::To;
+use crate::functions::FunctionId;
 use crate::instruction::ReferenceKind;
 use crate::policy::{Assumption, AssumptionKind};
 use crate::program::{Module, ModuleId, ModuleRole, Program};
@@ -233,23 +233,20 @@ fn makes_only(module: &Module<'_>, function: FunctionId, name: &str) -> bool {
 
 /// The functions without a name that call, by address, a function of each of these sets.
 fn calling_all(module: &Module<'_>, sets: &[FxHashSet<FunctionId>]) -> Vec<FunctionId> {
-    let functions = module.summary.functions();
-    let calls_all = |function: &Function| {
-        let calls = function.references.iter().filter(|r| r.kind == ReferenceKind::Call);
-        meets_all(calls.filter_map(|call| functions.at(call.target)), sets)
+    let graph = module.summary.graph(&module.image);
+    let calls_all = |function: &FunctionId| {
+        let called = graph.of_function(*function).filter_map(|edge| match edge.to {
+            To::Entered(function) if edge.kind == ReferenceKind::Call => Some(function),
+            _ => None,
+        });
+        meets_all(&called, sets)
     };
-    let numbered = functions.all().par_iter().enumerate().filter(|(_, function)| calls_all(function));
-    let found = numbered.filter_map(|(number, _)| u32::try_from(number).ok().map(FunctionId));
-    found.filter(|function| !is_exported(module, *function)).collect()
+    functions(module).filter(calls_all).filter(|function| !is_exported(module, *function)).collect()
 }
 
 /// Whether each set holds one of these functions. One function may stand for several names, and be in several sets.
-fn meets_all(functions: impl Iterator<Item = FunctionId>, sets: &[FxHashSet<FunctionId>]) -> bool {
-    let mut missing: Vec<&FxHashSet<FunctionId>> = sets.iter().collect();
-    for function in functions {
-        missing.retain(|set| !set.contains(&function));
-    }
-    missing.is_empty()
+fn meets_all(functions: &(impl Iterator<Item = FunctionId> + Clone), sets: &[FxHashSet<FunctionId>]) -> bool {
+    sets.iter().all(|set| functions.clone().any(|function| set.contains(&function)))
 }
 
 /// The functions of the same module that a function calls by address.
@@ -267,7 +264,7 @@ mod tests {
     #[test]
     fn one_function_may_stand_for_two_names() {
         let sets = [&[1, 2][..], &[2, 3]].map(|set| set.iter().map(|id| FunctionId(*id)).collect::<FxHashSet<_>>());
-        let meets = |called: &[u32]| meets_all(called.iter().map(|id| FunctionId(*id)), &sets);
+        let meets = |called: &[u32]| meets_all(&called.iter().map(|id| FunctionId(*id)), &sets);
         assert!(meets(&[2]) && meets(&[1, 3]) && meets(&[9, 3, 1]));
         assert!(!meets(&[]) && !meets(&[1]) && !meets(&[3, 3, 9]));
     }

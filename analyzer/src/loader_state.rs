@@ -12,6 +12,8 @@
 //! Over-approximates: every function that stores an address, and every name that it knows, counts as if it had run.
 //! May miss: addresses that the start-up stores through pointers.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use crate::elf::{Image, RelocationTarget, SymbolRelocationKind};
 use crate::functions::Function;
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, Program};
+use crate::registers::State;
 use crate::value::Atom;
 
 /// Names that the loader looks up and calls before the program starts, and never again in its namespace
@@ -66,8 +69,9 @@ impl LoaderState {
         let functions = code.functions;
         let entry = code.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
         let handed_over = entry.into_iter().flat_map(code_addresses).map(|at| (at, Kept::HandedOver));
-        let stored: Vec<(Vaddr, Kept)> =
+        let stored: Vec<Vaddr> =
             functions.all().par_iter().flat_map_iter(|function| stored_addresses(code, function)).collect();
+        let stored = stored.into_iter().map(|at| (at, Kept::Stored));
         let mut kept: Vec<(Vaddr, Kept)> = handed_over.chain(stored).collect();
         kept.retain(|(at, _)| code.image.is_code(*at));
         let binders = functions.all().par_iter().filter(|function| saves_vector_registers(code.image, function));
@@ -114,27 +118,37 @@ fn code_addresses(function: &Function) -> impl Iterator<Item = Vaddr> {
     function.references.iter().filter(|r| r.kind == ReferenceKind::Address).map(|r| r.target)
 }
 
-/// Addresses that the function stores at fixed places.
-fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> Vec<(Vaddr, Kept)> {
+/// Addresses of code that the function stores at fixed places.
+fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> BTreeSet<Vaddr> {
     if !code_addresses(function).any(|at| code.image.is_code(at)) {
-        return Vec::new();
+        return BTreeSet::new();
     }
-    let (instructions, cfg) = code.control_flow(function);
-    let is_store = |i: &Instruction| {
-        i.mnemonic() == Mnemonic::Mov
-            && i.op0_kind() == OpKind::Memory
-            && i.op1_kind() == OpKind::Register
-            && fixed_memory_operand(i).is_some()
+    let (mut nearby, mut all) = (BTreeSet::new(), BTreeSet::new());
+    let note = |found: &mut BTreeSet<Vaddr>, store: &Instruction, state: &State| {
+        let value = state.register(store.op1_register());
+        let addresses = value.atoms().unwrap_or(&[]).iter().filter_map(|atom| match atom {
+            Atom::Address(at) => Some(*at),
+            _ => None,
+        });
+        found.extend(addresses.filter(|at| code.image.is_code(*at)));
     };
-    let mut found = Vec::new();
-    dataflow::observe(&code.memory(), &instructions, &cfg, is_store, |instruction, _, state| {
-        for &atom in state.register(instruction.op1_register()).atoms().unwrap_or(&[]) {
-            if let Atom::Address(at) = atom {
-                found.push((at, Kept::Stored));
-            }
-        }
-    });
-    found
+    let (memory, (instructions, cfg)) = (code.memory(), code.coarse_control_flow(function));
+    dataflow::observe_locally(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut nearby, i, state));
+    dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut all, i, state));
+    // What is taken where it is stored is so whatever the paths are.
+    if all != nearby && function.has_indirect_jump {
+        let (instructions, cfg) = code.control_flow(function);
+        all.clear();
+        dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut all, i, state));
+    }
+    all
+}
+
+fn is_store(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Mov
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.op1_kind() == OpKind::Register
+        && fixed_memory_operand(instruction).is_some()
 }
 
 fn saves_vector_registers(image: &Image<'_>, function: &Function) -> bool {

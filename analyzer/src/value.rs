@@ -159,9 +159,11 @@ impl Value {
     /// Each atom through `f`; `Top` as soon as `f` does not know.
     #[must_use]
     pub fn map(&self, f: impl Fn(Atom) -> Option<Atom>) -> Self {
-        match self.atoms() {
-            None => Self::Top,
-            Some(atoms) => {
+        match self {
+            Self::Top => Self::Top,
+            Self::Bottom => Self::Bottom,
+            Self::One(atom) => f(*atom).map_or(Self::Top, Self::One),
+            Self::Many(atoms) => {
                 atoms.iter().map(|&atom| f(atom)).collect::<Option<Vec<_>>>().map_or(Self::Top, Self::from_atoms)
             }
         }
@@ -170,6 +172,9 @@ impl Value {
     /// Each pair of atoms through `f`; `Top` as soon as `f` does not know or the pairs are too many.
     #[must_use]
     pub fn combine(&self, other: &Self, f: impl Fn(Atom, Atom) -> Option<Atom>) -> Self {
+        if let (&Self::One(left), &Self::One(right)) = (self, other) {
+            return f(left, right).map_or(Self::Top, Self::One);
+        }
         let (Some(left), Some(right)) = (self.atoms(), other.atoms()) else { return Self::Top };
         if left.len().saturating_mul(right.len()) > MAX_ATOMS * MAX_ATOMS {
             return Self::Top;

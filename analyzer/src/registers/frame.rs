@@ -85,9 +85,7 @@ impl Places {
 
     /// Of what was written in these slots of the function's own frame, nothing is known any more.
     fn add_unknown(&mut self, offsets: &[i64]) {
-        if !offsets.is_empty() {
-            self.unknown = union(&self.unknown, offsets);
-        }
+        unite(&mut self.unknown, offsets);
     }
 }
 
@@ -267,7 +265,7 @@ impl Frame {
         }
         let places = Arc::make_mut(&mut self.0);
         places.escaped = escaped;
-        places.taken = union(&places.taken, &theirs.taken);
+        unite(&mut places.taken, &theirs.taken);
         places.add_unknown(&theirs.unknown);
         places.add_unknown(&lost);
         for (offset, new) in changed {
@@ -299,13 +297,14 @@ fn missing<'l>(list: &'l [i64], other: &'l [i64]) -> impl Iterator<Item = i64> {
     })
 }
 
-/// What one of two sorted lists has, sorted.
-fn union(a: &[i64], b: &[i64]) -> Vec<i64> {
-    let mut all = a.to_vec();
-    all.extend(missing(b, a));
-    // Two sorted runs: merged in one pass.
-    all.sort();
-    all
+/// Adds to a sorted list what another one has.
+fn unite(list: &mut Vec<i64>, other: &[i64]) {
+    let new: Vec<i64> = missing(other, list).collect();
+    if !new.is_empty() {
+        list.extend(new);
+        // Two sorted runs: merged in one pass.
+        list.sort();
+    }
 }
 
 fn merged(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
