@@ -64,6 +64,15 @@ fn ends_block(instruction: &Instruction, comes_back: &impl Fn(&Instruction) -> b
     }
 }
 
+fn is_conditional(instruction: &Instruction) -> bool {
+    matches!(instruction.flow_control(), FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend)
+}
+
+/// Whether control may get right behind the instruction; `comes_back` says whether a call may return.
+pub(crate) fn falls_through(instruction: &Instruction, comes_back: impl Fn(&Instruction) -> bool) -> bool {
+    is_conditional(instruction) || !ends_block(instruction, &comes_back)
+}
+
 /// The address that a direct jump goes to, conditional or not.
 #[must_use]
 pub fn direct_jump_target(instruction: &Instruction) -> Option<Vaddr> {
@@ -114,7 +123,8 @@ impl Cfg {
     #[must_use]
     pub fn new(instructions: &[Instruction], labels: &Labels<'_>, comes_back: impl Fn(&Instruction) -> bool) -> Self {
         let &Labels { entry, targets, jumps, entries, is_followed, is_whole } = labels;
-        let ends_block = |instruction: &Instruction| ends_block(instruction, &comes_back);
+        let ends: Vec<bool> = instructions.iter().map(|i| ends_block(i, &comes_back)).collect();
+        let ends_block = |index: usize| ends.get(index).copied().unwrap_or(true);
         let at = |address: Vaddr| instructions.binary_search_by_key(&address.0, Instruction::ip).ok();
 
         let mut leader = vec![false; instructions.len()];
@@ -131,7 +141,7 @@ impl Cfg {
                 mark(at(target));
             }
             let contiguous = instructions.get(index + 1).is_none_or(|next| next.ip() == instruction.next_ip());
-            if ends_block(instruction) || !contiguous {
+            if ends_block(index) || !contiguous {
                 mark(Some(index + 1));
             }
         }
@@ -149,7 +159,7 @@ impl Cfg {
         for (id, &start) in starts.iter().enumerate() {
             let end = starts.get(id + 1).copied().unwrap_or(instructions.len());
             let mut successors = Vec::new();
-            if let Some(last) = end.checked_sub(1).and_then(|index| instructions.get(index)) {
+            if let Some((index, last)) = end.checked_sub(1).and_then(|index| Some((index, instructions.get(index)?))) {
                 let target = direct_jump_target(last);
                 if last.flow_control() == FlowControl::IndirectBranch {
                     match jumps.get(&Vaddr(last.ip())) {
@@ -158,8 +168,7 @@ impl Cfg {
                     }
                 }
                 successors.extend(target.and_then(block_at));
-                let falls = !ends_block(last)
-                    || matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend);
+                let falls = !ends_block(index) || is_conditional(last);
                 let next_is_behind = instructions.get(end).is_some_and(|next| next.ip() == last.next_ip());
                 if falls && next_is_behind {
                     successors.push(id + 1);

@@ -97,12 +97,12 @@ const LONGEST_COPY: u64 = 4 << 20;
 /// Calls `work` with the bytes of a regular file; they are copied to a buffer, since to map and unmap hundreds of small
 /// files takes longer, the more so on several processors.
 fn with_bytes<T>(path: &Path, buffer: &mut Vec<u8>, limits: &Limits, work: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    let (file, length) = regular_file::open_within(path, limits)?;
+    let (mut file, length) = regular_file::open_within(path, limits)?;
     if length > LONGEST_COPY {
         return Ok(work(&Mapping::new(&file)?));
     }
-    buffer.clear();
-    file.take(length).read_to_end(buffer)?;
+    buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+    file.read_exact(buffer)?;
     Ok(work(buffer))
 }
 

@@ -4,7 +4,7 @@
 //! writes to it, and a device may never end; a tree that somebody unpacked (`--root`) can have either wherever a
 //! configuration file or a library is looked for.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -19,6 +19,11 @@ use crate::limits::{LimitName, Limits};
 ///
 /// It is something else, or what the system says.
 pub fn open(path: &Path) -> io::Result<File> {
+    open_known(path).map(|(file, _)| file)
+}
+
+/// The same, with what the system says of the file.
+fn open_known(path: &Path) -> io::Result<(File, Metadata)> {
     let refused = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
     // Before it is opened, since opening some devices does something.
     if !std::fs::metadata(path)?.is_file() {
@@ -27,7 +32,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     // It may be another one by now.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+    let known = file.metadata()?;
+    if known.is_file() { Ok((file, known)) } else { Err(refused()) }
 }
 
 /// Opens a regular file that is not larger than one may be; with its length in bytes.
@@ -36,8 +42,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// As [`open`], or it is too large.
 pub fn open_within(path: &Path, limits: &Limits) -> io::Result<(File, u64)> {
-    let file = open(path)?;
-    let length = file.metadata()?.len();
+    let (file, known) = open_known(path)?;
+    let length = known.len();
     limits.check(LimitName::FileSize, "bytes of the file", length).map_err(io::Error::other)?;
     Ok((file, length))
 }
