@@ -1,6 +1,6 @@
 //! One step of the graph of a file: from a function or an object to what it leads to.
 //!
-//! Input: an [`Edge`]. Output: a [`PackedEdge`], which is half as long, and back: a large program has ten million.
+//! Input: an [`Edge`]. Output: a [`PackedEdge`], which is shorter, and back: a large program has ten million.
 
 use crate::functions::FunctionId;
 use crate::instruction::ReferenceKind;
@@ -44,17 +44,14 @@ pub(crate) enum Stands {
 pub(crate) struct Edge {
     pub(crate) to: To,
     pub(crate) stands: Stands,
-    /// Bytes from the start of the function or object.
-    pub(crate) from: u32,
     pub(crate) kind: ReferenceKind,
 }
 
-/// The same, 16 bytes long.
+/// The same, 12 bytes long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedEdge {
     number: u32,
     stands: u32,
-    from: u32,
     end: End,
     kind: ReferenceKind,
 }
@@ -95,13 +92,13 @@ impl From<Edge> for PackedEdge {
             Stands::Pointer(number) => number.min(ELSEWHERE),
             Stands::Elsewhere => ELSEWHERE,
         };
-        Self { number, stands, from: edge.from, end, kind: edge.kind }
+        Self { number, stands, end, kind: edge.kind }
     }
 }
 
 impl From<PackedEdge> for Edge {
     fn from(packed: PackedEdge) -> Self {
-        let PackedEdge { number, stands, from, end, kind } = packed;
+        let PackedEdge { number, stands, end, kind } = packed;
         let to = match end {
             End::Entered => To::Entered(FunctionId(number)),
             End::Taken => To::Taken(FunctionId(number)),
@@ -118,7 +115,7 @@ impl From<PackedEdge> for Edge {
             ELSEWHERE => Stands::Elsewhere,
             number => Stands::Pointer(number),
         };
-        Self { to, stands, from, kind }
+        Self { to, stands, kind }
     }
 }
 
@@ -134,14 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packed_edges_are_half_as_long_and_lose_nothing() {
-        assert_eq!(size_of::<PackedEdge>(), 16);
+    fn packed_edges_are_short_and_lose_nothing() {
+        assert_eq!(size_of::<PackedEdge>(), 12);
         let numbered = [To::Object, To::Name, To::Symbol, To::Imported, To::Copy].map(|to| to(7));
         let functions = [To::Entered, To::Taken, To::Resolver].map(|to| to(FunctionId(u32::MAX)));
         for to in numbered.into_iter().chain(functions).chain([To::TlsDescriptor]) {
             for stands in [Stands::Here, Stands::Elsewhere, Stands::Pointer(0), Stands::Pointer(1 << 31)] {
                 for kind in [ReferenceKind::Call, ReferenceKind::Load(64), ReferenceKind::Address] {
-                    let edge = Edge { to, stands, from: 3, kind };
+                    let edge = Edge { to, stands, kind };
                     let mut packed = PackedEdge::from(edge);
                     assert_eq!(Edge::from(packed), edge);
                     assert_eq!(packed.name_mut().is_some(), matches!(to, To::Name(_)));

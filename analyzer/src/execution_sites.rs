@@ -110,8 +110,8 @@ pub fn find(callers: &Callers<'_, '_>, sites: &[(SyscallNr, FunctionKey, Vaddr)]
         }
     }
     let Search { mut found, open_modules, .. } = search;
-    for (text, holders) in reached.strings() {
-        if text.starts_with(b"/") && holders.iter().any(|holder| open_modules.contains(holder)) {
+    for (text, holder) in reached.strings() {
+        if text.starts_with(b"/") && open_modules.contains(&holder) {
             found.texts.insert(ExecutedName::Path(text.to_vec()));
         }
     }
@@ -301,8 +301,9 @@ impl<'s, 'a, 'data> CLibrary<'s, 'a, 'data> {
 
     /// Whether code of other files has the address of the function, or can look it up.
     fn is_known_outside(&self, key: FunctionKey) -> bool {
-        let is_text = |name: &&[u8]| self.reached.strings.contains_key(*name);
-        if PLAIN.iter().any(is_text) || matches!(self.reached.cause(Node::Function(key)), Some(Cause::Root(_)) | None) {
+        if PLAIN.iter().any(|name| self.reached.says(name))
+            || matches!(self.reached.cause(Node::Function(key)), Some(Cause::Root(_)) | None)
+        {
             return true;
         }
         self.program.modules().filter(|(id, _)| *id != key.0).any(|(id, module)| {

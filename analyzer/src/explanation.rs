@@ -230,7 +230,7 @@ impl<S: Surroundings> Known<'_, '_, S> {
                 at: place(self.program, node),
                 by: before.map(|(from, kind)| step_kind(from, kind, node)),
             });
-            before = via.map(|(_, kind)| (node, kind));
+            before = via.map(|kind| (node, kind));
         }
         (root, steps)
     }

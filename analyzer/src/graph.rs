@@ -154,10 +154,9 @@ struct Part {
     seen_names: FxHashSet<Vaddr>,
 }
 
-/// Where in its node an edge begins.
+/// How an edge begins.
 #[derive(Clone, Copy)]
 struct Origin {
-    from: u32,
     kind: ReferenceKind,
     stands: Stands,
 }
@@ -181,8 +180,8 @@ impl Part {
     }
 
     fn add_reference(&mut self, file: &File<'_, '_>, function: &Function, reference: Reference) {
-        let Reference { target, kind, from } = reference;
-        let origin = Origin { from, kind, stands: Stands::Here };
+        let Reference { target, kind, .. } = reference;
+        let origin = Origin { kind, stands: Stands::Here };
         match kind {
             ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::JumpTable | ReferenceKind::LandingPad => {
                 self.enter(file, target, origin);
@@ -203,19 +202,17 @@ impl Part {
     fn add_object(&mut self, file: &File<'_, '_>, number: &u32) {
         let range = file.data.object(*number);
         for (pointer, index) in file.data.numbered_pointers_in(&range).filter(|(p, _)| !p.is_linkage) {
-            let from = pointer.slot.checked_offset_from(range.start).and_then(|from| u32::try_from(from).ok());
-            let from = from.unwrap_or(u32::MAX);
-            let origin = Origin { from, kind: ReferenceKind::Address, stands: Stands::Pointer(index) };
+            let origin = Origin { kind: ReferenceKind::Address, stands: Stands::Pointer(index) };
             self.follow(file, (pointer, index), origin);
         }
-        let origin = Origin { from: 0, kind: ReferenceKind::Address, stands: Stands::Elsewhere };
+        let origin = Origin { kind: ReferenceKind::Address, stands: Stands::Elsewhere };
         self.copies(file, &range, origin);
     }
 
     fn add(&mut self, to: To, origin: Origin) {
-        let Origin { from, kind, stands } = origin;
+        let Origin { kind, stands } = origin;
         if self.seen.insert((to, stands)) {
-            self.edges.push(Edge { to, stands, from, kind }.into());
+            self.edges.push(Edge { to, stands, kind }.into());
         }
     }
 

@@ -335,14 +335,13 @@ fn field(address: &Value, offset: i64, state: &State) -> Option<Value> {
 /// Whether another file may know the variable: it binds to its name, or a text that is reached says it.
 pub(crate) fn is_exported(callers: &Callers<'_, '_>, id: ModuleId, slot: Vaddr) -> bool {
     let Some(module) = callers.program.module(id) else { return true };
-    let is_text = |name: &[u8]| callers.reached.strings().any(|(text, _)| text == name);
     let exported = |symbol: &crate::elf::Symbol<'_>| {
         symbol.is_exported()
             && !symbol.is_function()
             && symbol.value <= slot
             && symbol.value.checked_add(symbol.size).is_some_and(|end| slot < end)
             // A program may export all that it has, to nobody.
-            && (callers.program.is_bound_by_name(id, symbol.name) || is_text(symbol.name))
+            && (callers.program.is_bound_by_name(id, symbol.name) || callers.reached.says(symbol.name))
     };
     module.image.symbols().iter().any(exported)
 }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::address::Vaddr;
 use crate::functions::FunctionId;
@@ -47,8 +47,8 @@ pub enum Node {
 pub enum Cause {
     /// It is a root, for the reason given.
     Root(&'static str),
-    /// From another node: at this address of its module, in this way.
-    Edge(Node, Vaddr, ReferenceKind),
+    /// From another node, in this way.
+    Edge(Node, ReferenceKind),
 }
 
 /// Where reachability starts.
@@ -79,8 +79,8 @@ pub struct Reachable<'data> {
     pub(crate) functions: NodeTable<Visit>,
     /// Data objects, by their numbers and as the edge that reached them.
     pub(crate) objects: NodeTable<Cause>,
-    /// Zero-terminated text that reached code or data points to.
-    pub(crate) strings: FxHashMap<&'data [u8], Vec<ModuleId>>,
+    /// Zero-terminated text that reached code or data points to, with the module that holds it; some of it twice.
+    pub(crate) strings: Vec<(&'data [u8], ModuleId)>,
     /// Guards that kept something out.
     pub(crate) closed: BTreeSet<GuardId>,
     /// Guards that something reached has opened.
@@ -94,7 +94,7 @@ impl<'data> Reachable<'data> {
             functions: NodeTable::new(program.modules().map(|(_, module)| module.summary.functions().all().len())),
             // The last object lies behind the last boundary.
             objects: NodeTable::new(program.modules().map(|(_, m)| m.summary.data().object_count().saturating_add(1))),
-            strings: FxHashMap::default(),
+            strings: Vec::new(),
             closed: BTreeSet::new(),
             open: FxHashSet::default(),
         }
@@ -121,9 +121,15 @@ impl<'data> Reachable<'data> {
         keys
     }
 
-    /// Text that reached code or data points to, with the modules that hold it.
-    pub fn strings(&self) -> impl Iterator<Item = (&'data [u8], &[ModuleId])> {
-        self.strings.iter().map(|(text, modules)| (*text, modules.as_slice()))
+    /// Text that reached code or data points to, with the module that holds it; some of it twice.
+    pub fn strings(&self) -> impl Iterator<Item = (&'data [u8], ModuleId)> {
+        self.strings.iter().copied()
+    }
+
+    /// Whether a text is among them.
+    #[must_use]
+    pub fn says(&self, text: &[u8]) -> bool {
+        self.strings().any(|(said, _)| said == text)
     }
 
     /// The guards that kept code out: what they rest on is an assumption.
@@ -149,14 +155,14 @@ impl<'data> Reachable<'data> {
 
 /// Functions that a set of causes leads through, from the root to `node`.
 #[must_use]
-pub fn path(reached: &Reachable<'_>, node: Node) -> Vec<(Node, Option<(Vaddr, ReferenceKind)>)> {
+pub fn path(reached: &Reachable<'_>, node: Node) -> Vec<(Node, Option<ReferenceKind>)> {
     let mut steps = Vec::new();
     let mut seen = FxHashSet::default();
     let mut at = Some((node, None));
     while let Some((node, via)) = at.filter(|(node, _)| seen.insert(*node)) {
         steps.push((node, via));
         at = match reached.cause(node) {
-            Some(Cause::Edge(from, address, kind)) => Some((from, Some((address, kind)))),
+            Some(Cause::Edge(from, kind)) => Some((from, Some(kind))),
             _ => None,
         };
     }

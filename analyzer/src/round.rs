@@ -145,8 +145,9 @@ struct Lookups<'r, 'data> {
 
 impl Surroundings for Lookups<'_, '_> {
     fn look_up(&self, name: &[u8], holder: ModuleId) -> Vec<Definition> {
-        let anywhere = self.looks_up_anything(holder) || self.is_looked_up(name);
-        self.program.exported(name, |module| anywhere || module.role == ModuleRole::LoadedLater)
+        // Most texts are the name of nothing.
+        let anywhere = || self.looks_up_anything(holder) || self.is_looked_up(name);
+        self.program.exported(name, |module| module.role == ModuleRole::LoadedLater || anywhere())
     }
 
     fn is_looked_up(&self, name: &[u8]) -> bool {

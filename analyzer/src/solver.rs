@@ -132,8 +132,6 @@ impl Way {
 #[derive(Clone, Copy)]
 struct Step {
     node: Node,
-    /// The first address of the node.
-    start: Vaddr,
     /// Where an address stands that stands in the node itself.
     here: Place,
     phase: Phase,
@@ -183,24 +181,22 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     fn expand_function(&mut self, key: FunctionKey) {
+        let Some((graph, phase)) = self.graph(key.0).zip(self.reached.phase(key)) else { return };
         let node = Node::Function(key);
-        let Some((graph, start)) = self.graph(key.0).zip(self.program.start_of(node)) else { return };
-        let Some(phase) = self.reached.phase(key) else { return };
         self.open_types(key);
         for edge in graph.of_function(key.1) {
-            self.go(Step { node, start, here: Place::Code(key), phase }, edge);
+            self.go(Step { node, here: Place::Code(key), phase }, edge);
         }
     }
 
     fn expand_object(&mut self, id: ModuleId, number: u32) {
         let (Some(module), Some(graph)) = (self.module(id), self.graph(id)) else { return };
-        let range = module.summary.data().object(number);
         let node = Node::Object(id, number);
         for edge in graph.of_object(number) {
-            self.go(Step { node, start: range.start, here: Place::Elsewhere, phase: Phase::After }, edge);
+            self.go(Step { node, here: Place::Elsewhere, phase: Phase::After }, edge);
         }
         if self.surroundings.looks_up_anything(id) {
-            self.reach_names_inside(module, node, &range);
+            self.reach_names_inside(module, node, &module.summary.data().object(number));
         }
     }
 
@@ -220,8 +216,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         if self.is_behind(id, edge.to) {
             return;
         }
-        let at = step.start.checked_add(u64::from(edge.from)).unwrap_or(step.start);
-        let cause = Cause::Edge(step.node, at, edge.kind);
+        let cause = Cause::Edge(step.node, edge.kind);
         let slot = |number: u32| self.pointer(id, number).map_or(Place::Elsewhere, |p| Place::Slot(id, p.slot));
         let place = match edge.stands {
             Stands::Here => step.here,
@@ -285,7 +280,7 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let size = range.end.checked_offset_from(range.start).unwrap_or(0);
         let Some(bytes) = module.image.bytes(range.start, size).filter(|_| size <= LARGEST_NAME_TABLE) else { return };
         let (Node::Function((id, _)) | Node::Object(id, _)) = node;
-        let cause = Cause::Edge(node, range.start, ReferenceKind::Address);
+        let cause = Cause::Edge(node, ReferenceKind::Address);
         for text in bytes.split(|&byte| byte == 0).filter(|text| is_name(text)) {
             self.reach_text(id, text, cause);
         }
@@ -343,20 +338,17 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
     }
 
     fn reach_text(&mut self, id: ModuleId, text: &'data [u8], cause: Cause) {
-        let holders = self.reached.strings.entry(text).or_default();
-        if !holders.contains(&id) {
-            holders.push(id);
-            for found in self.surroundings.look_up(text, id) {
-                let is_code = self.module(found.module).is_some_and(|m| m.image.is_code(found.address));
-                if is_code {
-                    // Who looks it up may call it with any arguments. That nobody does so who looks up names that are not
-                    // known is what the policy says of them.
-                    let address_taken = self.surroundings.is_looked_up(text);
-                    let arrival = Arrival { phase: Phase::After, cause, address_taken, waits: None };
-                    self.reach_code(found.module, found.address, arrival);
-                } else {
-                    self.reach_definition(found, Way { cause, place: Place::Elsewhere });
-                }
+        self.reached.strings.push((text, id));
+        for found in self.surroundings.look_up(text, id) {
+            let is_code = self.module(found.module).is_some_and(|m| m.image.is_code(found.address));
+            if is_code {
+                // Who looks it up may call it with any arguments. That nobody does so who looks up names that are not
+                // known is what the policy says of them.
+                let address_taken = self.surroundings.is_looked_up(text);
+                let arrival = Arrival { phase: Phase::After, cause, address_taken, waits: None };
+                self.reach_code(found.module, found.address, arrival);
+            } else {
+                self.reach_definition(found, Way { cause, place: Place::Elsewhere });
             }
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! Over-approximates: a body counts up to its end, and on into what it runs into. May miss: nothing that the bounds hold.
 
-use iced_x86::{Code, FlowControl};
+use iced_x86::{Code, FlowControl, Instruction};
 
 use super::{Function, StartEvidence, decode, stops};
 use crate::address::Vaddr;
@@ -36,17 +36,18 @@ pub(super) fn described_function(
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
     let mut function = Function::new(start, StartEvidence::FrameDescription, !image.is_position_independent());
     function.references = std::mem::take(buffer);
-    let mut falls_through = false;
-    let mut end = frame.end;
+    let mut last = None;
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
-        end = end.max(Vaddr(instruction.next_ip()));
-        falls_through = !stops(instruction)
-            && (matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
-                || role(instruction) == Role::Syscall);
+        last = Some(*instruction);
         true
     });
-    if falls_through && end < next {
+    let falls_through = |i: &Instruction| {
+        let goes_on = matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
+        !stops(i) && (goes_on || role(i) == Role::Syscall)
+    };
+    let mut end = last.map_or(frame.end, |last: Instruction| frame.end.max(Vaddr(last.next_ip())));
+    if last.is_some_and(|last| falls_through(&last)) && end < next {
         decode(image, end, next, |instruction| {
             let goes_on = instruction.code() != Code::INVALID;
             if goes_on {
