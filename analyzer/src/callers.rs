@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::address::Vaddr;
@@ -173,8 +174,10 @@ impl<'a, 'data> Callers<'a, 'data> {
     pub fn importers(&self, name: &[u8]) -> &[(ModuleId, u32)] {
         let all = self.importers.get_or_init(|| {
             let mut found = Importers::default();
-            for (id, module) in self.program.modules() {
-                for index in module.summary.references().symbols() {
+            let modules: Vec<_> = self.program.modules().collect();
+            let references = modules.into_par_iter().map(|(id, module)| (id, module, module.summary.references()));
+            for (id, module, references) in references.collect::<Vec<_>>() {
+                for index in references.symbols() {
                     let symbol = usize::try_from(index).ok().and_then(|index| module.image.symbols().get(index));
                     if let Some(symbol) = symbol {
                         found.entry(symbol.name).or_default().push((id, index));

@@ -46,9 +46,8 @@ impl Session {
     ///
     /// As [`crate::analyze`].
     pub fn analyze(&self, program: &Path, options: &Options) -> Result<Policy, Error> {
-        let policy = analysis::analyze_in(self, program, options);
         self.summaries.shrink(REMEMBERED);
-        policy
+        analysis::analyze_in(self, program, options)
     }
 
     /// The same, with the answer to a question about the program's own process.
@@ -62,9 +61,8 @@ impl Session {
         options: &Options,
         question: &Question,
     ) -> Result<(Policy, Explanation), Error> {
-        let answer = analysis::answer_in(self, program, options, Some(question));
         self.summaries.shrink(REMEMBERED);
-        answer
+        analysis::answer_in(self, program, options, Some(question))
     }
 
     pub(crate) const fn summaries(&self) -> &Summaries {
