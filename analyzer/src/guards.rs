@@ -22,6 +22,7 @@
 //!
 //! Over-approximates: nothing. May miss: a mutex of that protocol that another process made in shared memory.
 
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::edge::To;
@@ -241,7 +242,8 @@ fn calling_all(module: &Module<'_>, sets: &[FxHashSet<FunctionId>]) -> Vec<Funct
         });
         meets_all(&called, sets)
     };
-    functions(module).filter(calls_all).filter(|function| !is_exported(module, *function)).collect()
+    let all: Vec<FunctionId> = functions(module).collect();
+    all.into_par_iter().filter(calls_all).filter(|function| !is_exported(module, *function)).collect()
 }
 
 /// Whether each set holds one of these functions. One function may stand for several names, and be in several sets.

@@ -153,6 +153,12 @@ fn is_store(instruction: &Instruction) -> bool {
 
 fn saves_vector_registers(image: &Image<'_>, function: &Function) -> bool {
     use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64, Xsavec, Xsavec64};
+    // Their opcodes begin so (SDM volume 2): few functions have such bytes, and need be decoded.
+    let may_save = function.extents.iter().any(|&(start, end)| {
+        let length = end.checked_offset_from(start).unwrap_or(0);
+        let bytes = image.bytes(start, length).unwrap_or(&[]);
+        bytes.windows(2).any(|pair| matches!(pair, [0x0f, 0xae | 0xc7]))
+    });
     let saves = |i: &Instruction| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64);
-    function.instructions(image).iter().any(saves)
+    may_save && function.instructions(image).iter().any(saves)
 }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chestnut_analyzer::syscall::SyscallNr;
 
 use super::action::Action;
+use super::instruction::Operation;
 use super::interpreter::SeccompData;
 use super::program::Program;
 
@@ -29,6 +30,9 @@ pub(super) const X32_BIT: u32 = 0x4000_0000;
 
 /// What a tracer writes over a call that is to be skipped.
 pub(super) const SKIPPED: u32 = u32::MAX;
+
+/// Where number and architecture end in `struct seccomp_data`, in bytes, and the instruction pointer begins.
+const POINTER: u32 = 8;
 
 /// A filter's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,11 +177,16 @@ impl Specification {
     /// The first call that is decided otherwise.
     pub fn check(&self, program: &Program) -> Result<(), Disagreement> {
         let numbers = self.interesting_numbers();
+        // No rule looks at arguments or the instruction pointer, so a filter that does has been compiled from something
+        // else.
+        let looks_further =
+            |operation: &Operation| matches!(operation, Operation::LoadData(offset) if *offset >= POINTER);
+        let has_more = program.operations().iter().any(looks_further);
+        let fills = if has_more { &[0, u64::MAX][..] } else { &[0] };
         for arch in ARCHITECTURES {
             for &nr in &numbers {
                 let expected = self.return_value(self.verdict(arch, nr));
-                // No rule looks at arguments, so a filter that does has been compiled from something else.
-                for fill in [0, u64::MAX] {
+                for &fill in fills {
                     let data = SeccompData { nr, arch, instruction_pointer: fill, args: [fill; 6] };
                     let found = program.run(&data);
                     if found != expected {
@@ -208,6 +217,8 @@ const ARCHITECTURES: [u32; 7] =
 
 #[cfg(test)]
 mod tests {
+    use super::super::compile::Filter;
+    use super::super::instruction::SockFilter;
     use super::*;
 
     /// As the kernel has it, also where an analysis takes such a number for one of a call; those of x32 are refused.
@@ -225,5 +236,24 @@ mod tests {
         let highest = with(Specification::HIGHEST.0).unwrap();
         assert_eq!(highest.verdict(AUDIT_ARCH_X86_64, Specification::HIGHEST.0), Verdict::Allow);
         assert_eq!(with(X32_BIT), None);
+    }
+
+    /// A filter that decides as specified for some arguments, or some places of the call, only.
+    #[test]
+    fn filters_that_look_further_are_wrong() {
+        let specification =
+            Specification::new([SyscallNr(0)].into_iter().collect(), BTreeMap::new(), Action::default()).unwrap();
+        let right = Filter::compile(specification.clone()).unwrap();
+        assert_eq!(specification.check(right.program()), Ok(()));
+        for word in (POINTER..64).step_by(4) {
+            let mut instructions = vec![
+                SockFilter::load(word),
+                SockFilter::jump_if_equal(u32::MAX, 0, 1),
+                SockFilter::ret(Action::KillThread.return_value()),
+            ];
+            instructions.extend(right.program().instructions());
+            let program = Program::new(instructions).unwrap();
+            assert!(specification.check(&program).is_err(), "{word}");
+        }
     }
 }
