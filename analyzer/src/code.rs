@@ -12,7 +12,6 @@ mod returns;
 use std::sync::Arc;
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
-use rayon::prelude::*;
 
 use crate::address::Vaddr;
 use crate::answers::Answers;
@@ -145,26 +144,26 @@ impl<'a, 'data> Code<'a, 'data> {
     }
 
     /// Addresses inside bodies where control comes from elsewhere, sorted: other functions jump there or take them, a
-    /// call names them, or other files can.
+    /// call names them, or the loader or other files can.
     fn foreign_entries(&self) -> &[Vaddr] {
         self.answers.entries.get_or_init(|| {
             let is_interior = |at: Vaddr| self.image.is_code(at) && !self.functions.starts_at(at);
-            let functions = self.functions.all().par_iter();
-            let mut found: Vec<Vaddr> = functions
-                .flat_map_iter(|function| {
-                    let leads_in = |r: &&Reference| match r.kind {
-                        ReferenceKind::Call => is_interior(r.target),
-                        ReferenceKind::Jump
-                        | ReferenceKind::JumpTable
-                        | ReferenceKind::LandingPad
-                        | ReferenceKind::Address => !function.contains(r.target) && is_interior(r.target),
-                        ReferenceKind::CallThrough | ReferenceKind::Load(_) | ReferenceKind::Store => false,
-                    };
-                    function.references.iter().filter(leads_in).map(|r| r.target)
-                })
-                .collect();
+            let mut found = Vec::new();
+            for function in self.functions.all() {
+                let leads_in = |r: &&Reference| match r.kind {
+                    ReferenceKind::Call => is_interior(r.target),
+                    ReferenceKind::Jump
+                    | ReferenceKind::JumpTable
+                    | ReferenceKind::LandingPad
+                    | ReferenceKind::Address => !function.contains(r.target) && is_interior(r.target),
+                    ReferenceKind::CallThrough | ReferenceKind::Load(_) | ReferenceKind::Store => false,
+                };
+                found.extend(function.references.iter().filter(leads_in).map(|r| r.target));
+            }
             let exported = self.image.symbols().iter().filter(|s| s.is_exported()).map(|s| s.value);
-            found.extend(exported.filter(|&at| is_interior(at)));
+            let dynamic = self.image.dynamic();
+            let started = [self.image.entry(), dynamic.and_then(|d| d.init), dynamic.and_then(|d| d.fini)];
+            found.extend(exported.chain(started.into_iter().flatten()).filter(|&at| is_interior(at)));
             found.sort_unstable();
             found.dedup();
             found

@@ -238,6 +238,8 @@ struct CLibrary<'s, 'a, 'data> {
     callers: &'s Callers<'a, 'data>,
     by_name: FxHashSet<FunctionKey>,
     plain: FxHashSet<FunctionKey>,
+    /// Whether a text that is reached names one of those.
+    says_plain: bool,
     /// From a function to those of its file that refer to it; by whether it is more than a call.
     users: FxHashMap<FunctionKey, FxHashSet<(FunctionKey, bool)>>,
 }
@@ -254,7 +256,8 @@ impl<'s, 'a, 'data> CLibrary<'s, 'a, 'data> {
                 users.entry(used).or_default().insert((user, is_more));
             }
         }
-        Self { program, reached, callers, by_name, plain: named(&PLAIN), users }
+        let says_plain = PLAIN.iter().any(|name| reached.says(name));
+        Self { program, reached, callers, by_name, plain: named(&PLAIN), says_plain, users }
     }
 
     /// Whether `function` is reached by way of functions that execute by name only. Of `execve` itself, which others
@@ -301,9 +304,7 @@ impl<'s, 'a, 'data> CLibrary<'s, 'a, 'data> {
 
     /// Whether code of other files has the address of the function, or can look it up.
     fn is_known_outside(&self, key: FunctionKey) -> bool {
-        if PLAIN.iter().any(|name| self.reached.says(name))
-            || matches!(self.reached.cause(Node::Function(key)), Some(Cause::Root(_)) | None)
-        {
+        if self.says_plain || matches!(self.reached.cause(Node::Function(key)), Some(Cause::Root(_)) | None) {
             return true;
         }
         self.program.modules().filter(|(id, _)| *id != key.0).any(|(id, module)| {

@@ -157,8 +157,11 @@ fn is_plain(instruction: &Instruction) -> bool {
     instruction.flow_control() == FlowControl::Next && (instruction.memory_displ_size() == 0 || !is_fixed())
 }
 
+/// Descriptions that one processor looks at before another one can take over what is left.
+const BATCH: usize = 128;
+
 /// The longest instruction (SDM volume 2, 2.3.11).
-const LONGEST_INSTRUCTION: usize = 15;
+pub(crate) const LONGEST_INSTRUCTION: usize = 15;
 
 /// Decodes from `start` while `visit` returns true: each instruction that begins before `end`, as the processor would run
 /// it, wherever it ends. The address of the first undecodable byte, if any.
@@ -207,6 +210,7 @@ impl Functions {
         let frames = image.frame_descriptions();
         let mut described: Vec<Function> = frames
             .par_iter()
+            .with_max_len(BATCH)
             .filter(|frame| !is_linkage_table(image, frame))
             .filter(|frame| bodies.take(reach(image, frame, next_start(frames, frame))))
             .filter(|frame| frame.lsda.is_none_or(|lsda| pads.take(image.landing_pad_bytes(lsda))))
@@ -338,4 +342,11 @@ fn stops(instruction: &Instruction) -> bool {
     use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
     let halts = instruction.mnemonic() == Mnemonic::Hlt;
     halts || matches!(instruction.flow_control(), UnconditionalBranch | IndirectBranch | Return | Exception)
+}
+
+/// Whether control goes on behind an instruction that is the last one of a function: into the next one. A call or a system
+/// call there may well be one that does not return.
+pub(crate) fn runs_off(last: &Instruction) -> bool {
+    let goes_on = matches!(last.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
+    goes_on && last.mnemonic() != Mnemonic::Hlt
 }

@@ -44,7 +44,7 @@ pub(crate) struct Identities {
 impl Identities {
     /// Sees to it that the files know their identities, and others of the same contents find them here.
     pub(crate) fn identify(&self, files: &[&LoadedFile], cache: Option<&Cache>) {
-        files.par_iter().for_each(|file| {
+        files.par_iter().with_max_len(1).for_each(|file| {
             file.identity_by(|| self.of(file, cache));
         });
     }

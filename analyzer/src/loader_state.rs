@@ -22,11 +22,11 @@ use crate::address::Vaddr;
 use crate::code::Code;
 use crate::dataflow;
 use crate::elf::{Image, RelocationTarget, SymbolRelocationKind};
-use crate::functions::Function;
+use crate::functions::{Function, LONGEST_INSTRUCTION};
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, Program};
 use crate::registers::State;
-use crate::value::Atom;
+use crate::value::{Atom, Value};
 
 /// Names that the loader looks up and calls before the program starts, and never again in its namespace
 /// (`elf/dl-call-libc-early-init.c`).
@@ -70,7 +70,7 @@ impl LoaderState {
         let entry = code.image.entry().and_then(|at| functions.at(at)).and_then(|id| functions.function(id));
         let handed_over = entry.into_iter().flat_map(code_addresses).map(|at| (at, Kept::HandedOver));
         let stored: Vec<Vaddr> =
-            functions.all().par_iter().flat_map_iter(|function| stored_addresses(code, function)).collect();
+            functions.all().par_iter().with_max_len(1).flat_map_iter(|f| stored_addresses(code, f)).collect();
         let stored = stored.into_iter().map(|at| (at, Kept::Stored));
         let mut kept: Vec<(Vaddr, Kept)> = handed_over.chain(stored).collect();
         kept.retain(|(at, _)| code.image.is_code(*at));
@@ -123,7 +123,7 @@ fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> BTreeSet<Vaddr>
     if !code_addresses(function).any(|at| code.image.is_code(at)) {
         return BTreeSet::new();
     }
-    let (mut nearby, mut all) = (BTreeSet::new(), BTreeSet::new());
+    let mut found = BTreeSet::new();
     let note = |found: &mut BTreeSet<Vaddr>, store: &Instruction, state: &State| {
         let value = state.register(store.op1_register());
         let addresses = value.atoms().unwrap_or(&[]).iter().filter_map(|atom| match atom {
@@ -132,16 +132,18 @@ fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> BTreeSet<Vaddr>
         });
         found.extend(addresses.filter(|at| code.image.is_code(*at)));
     };
+    // What is known of a store without a look at the paths to it is so on all of them.
     let (memory, (instructions, cfg)) = (code.memory(), code.coarse_control_flow(function));
-    dataflow::observe_locally(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut nearby, i, state));
-    dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut all, i, state));
-    // What is taken where it is stored is so whatever the paths are.
-    if all != nearby && function.has_indirect_jump {
+    let mut is_enough = true;
+    dataflow::observe_locally(&memory, &instructions, &cfg, is_store, |i, _, state| {
+        is_enough &= state.register(i.op1_register()) != Value::Top;
+        note(&mut found, i, state);
+    });
+    if !is_enough {
         let (instructions, cfg) = code.control_flow(function);
-        all.clear();
-        dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut all, i, state));
+        dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut found, i, state));
     }
-    all
+    found
 }
 
 fn is_store(instruction: &Instruction) -> bool {
@@ -155,10 +157,77 @@ fn saves_vector_registers(image: &Image<'_>, function: &Function) -> bool {
     use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64, Xsavec, Xsavec64};
     // Their opcodes begin so (SDM volume 2): few functions have such bytes, and need be decoded.
     let may_save = function.extents.iter().any(|&(start, end)| {
-        let length = end.checked_offset_from(start).unwrap_or(0);
-        let bytes = image.bytes(start, length).unwrap_or(&[]);
+        // The last instruction may reach beyond the end.
+        let length = end.checked_offset_from(start).and_then(|length| usize::try_from(length).ok());
+        let length = length.and_then(|length| length.checked_add(LONGEST_INSTRUCTION));
+        let bytes = image.bytes_from(start).unwrap_or(&[]);
+        let bytes = length.and_then(|length| bytes.get(..length)).unwrap_or(bytes);
         bytes.windows(2).any(|pair| matches!(pair, [0x0f, 0xae | 0xc7]))
     });
     let saves = |i: &Instruction| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64);
     may_save && function.instructions(image).iter().any(saves)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::summary::ModuleSummary;
+
+    /// A library of these instructions.
+    fn library(assembly: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, library) = (folder.path().join("main.s"), folder.path().join("main.so"));
+        std::fs::write(&source, assembly).unwrap();
+        let result =
+            Command::new("cc").args(["-shared", "-nostdlib", "-o"]).arg(&library).arg(&source).output().unwrap();
+        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+        std::fs::read(library).unwrap()
+    }
+
+    fn with_state<T>(library: &[u8], look: impl FnOnce(&Image<'_>, &LoaderState) -> T) -> T {
+        let image = Image::parse(library).unwrap();
+        let summary = ModuleSummary::new(&image);
+        look(&image, summary.loader_state(&image))
+    }
+
+    fn symbol(image: &Image<'_>, name: &str) -> Vaddr {
+        image.function_hints().iter().find(|hint| hint.name == name.as_bytes()).unwrap().address
+    }
+
+    /// Through the table of the second switch nothing gets to the store, and all registers would be unknown there.
+    #[test]
+    fn an_address_is_stored_behind_one_of_two_switches() {
+        let text = "\
+            .type target, @function\n.type store, @function\n\
+            target: .cfi_startproc\n mov $110, %eax\n syscall\n ret\n .cfi_endproc\n\
+            store: .cfi_startproc\n lea target(%rip), %rdx\n cmp $1, %rsi\n ja 9f\n\
+            lea first(%rip), %rcx\n movslq (%rcx,%rsi,4), %rax\n add %rcx, %rax\n jmp *%rax\n\
+            1: mov %rdx, slot(%rip)\n jmp 9f\n\
+            2: rdtsc\n lea second(%rip), %rcx\n movslq (%rcx,%rsi,4), %rax\n add %rcx, %rax\n jmp *%rax\n\
+            3: mov $1, %eax\n ret\n 4: mov $2, %eax\n ret\n 9: ret\n .cfi_endproc\n\
+            .section .rodata\n .p2align 2\n first: .long 1b-first, 2b-first\n second: .long 3b-second, 4b-second\n\
+            .data\n slot: .quad 0\n";
+        with_state(&library(text), |image, state| {
+            assert_eq!(state.kept(), [(symbol(image, "target"), Kept::Stored)]);
+        });
+    }
+
+    /// A description that says more than there is makes no difference.
+    #[test]
+    fn binders_save_vector_registers() {
+        const LENGTH: u32 = 0x2a3;
+        let text = format!(
+            ".type binder, @function\n.type other, @function\n\
+            binder: .cfi_startproc\n sub $512, %rsp\n fxsave (%rsp)\n add $512, %rsp\n ret\n\
+            .skip {LENGTH} - (. - binder), 0x90\n .cfi_endproc\n\
+            other: .cfi_startproc\n ret\n .cfi_endproc\n"
+        );
+        let mut library = library(&text);
+        with_state(&library, |image, state| assert_eq!(state.binders(), [symbol(image, "binder")]));
+        let length = library.windows(4).position(|bytes| bytes == LENGTH.to_le_bytes()).unwrap();
+        library[length..length + 4].copy_from_slice(&0x8000_u32.to_le_bytes());
+        with_state(&library, |image, state| assert!(state.binders().contains(&symbol(image, "binder"))));
+    }
 }

@@ -61,7 +61,8 @@ impl Summaries {
         let files: FxHashMap<Contents, &LoadedFile> = files.map(|file| (file.contents(), file)).collect();
         let mut new: Vec<_> = files.into_iter().filter(|(contents, _)| self.get(*contents).is_none()).collect();
         new.sort_unstable_by_key(|(contents, _)| *contents);
-        new.into_par_iter().for_each(|(_, file)| {
+        // A large one must not wait behind another one while a processor has nothing to do.
+        new.into_par_iter().with_max_len(1).for_each(|(_, file)| {
             if let Ok(image) = Image::parse(file.data()).map(|image| image.limited(*limits)) {
                 let _ = self.of(file, &image, cache);
             }

@@ -75,7 +75,8 @@ impl ModuleSummary {
         let code = Code::new(image, &functions, &data, &interior, &answers);
         let numbered = (0_u32..).map(FunctionId).zip(functions.all());
         let making: Vec<_> = numbered.filter(|(_, f)| excess.is_none() && !f.syscalls.is_empty()).collect();
-        let sites = making.into_par_iter().map(|(id, function)| (id, syscall_sites(&code, function))).collect();
+        let sites =
+            making.into_par_iter().with_max_len(8).map(|(id, function)| (id, syscall_sites(&code, function))).collect();
         Self {
             functions,
             data,

@@ -76,7 +76,7 @@ fn numbered_nearby(code: &Code<'_, '_>, function: &Function) -> Vec<SyscallSite>
     let instructions = function.instructions(code.image);
     let (targets, entries) = code.labels(function);
     let jumps = instructions.iter().filter_map(direct_jump_target);
-    let labels: FxHashSet<Vaddr> = targets.into_iter().chain(entries).chain(jumps).collect();
+    let labels: FxHashSet<Vaddr> = targets.into_iter().chain(entries).chain(jumps).chain([function.start]).collect();
     let mut factory = InstructionInfoFactory::new();
     let mut found = Vec::new();
     for (index, site) in instructions.iter().enumerate().filter(|(_, i)| role(i) == Role::Syscall) {

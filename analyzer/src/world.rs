@@ -283,7 +283,7 @@ impl<'o> World<'o> {
         let files: Vec<(FileIndex, &LoadedFile)> = new.filter_map(|&i| Some((i, self.files.file(i)?))).collect();
         // A copy keeps the bytes mapped.
         let mappings = linked.keep(files.iter().map(|(_, file)| file.data().clone()).collect());
-        let work = files.par_iter().zip(mappings);
+        let work = files.par_iter().with_max_len(1).zip(mappings);
         let modules: Result<Vec<Module<'_>>, Error> =
             work.map(|(&(index, file), data)| self.module(index, file, data)).collect();
         linked.program.extend(modules?);

@@ -65,7 +65,7 @@ impl Edges {
         let numbers = Numbers::new(program);
         let modules: Vec<&[FunctionKey]> = callers.chunk_by(|one, other| one.0 == other.0).collect();
         let found: Vec<Vec<u64>> =
-            modules.into_par_iter().map(|callers| edges_from(program, callers, &numbers)).collect();
+            modules.into_par_iter().with_max_len(1).map(|callers| edges_from(program, callers, &numbers)).collect();
         let mut edges = found.concat();
         drop(found);
         edges.par_sort_unstable();

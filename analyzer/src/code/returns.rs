@@ -13,7 +13,7 @@ use crate::address::Vaddr;
 use crate::arguments::{Callee, callee};
 use crate::cfg::{direct_jump_target, falls_through};
 use crate::data::PointerTarget;
-use crate::functions::{Function, FunctionId};
+use crate::functions::{Function, FunctionId, runs_off};
 use crate::never_return::{self, NEVER_RETURN, RETURN_TWICE};
 use crate::registers::{bit, caller_saved};
 use crate::table_jumps::TableJumps;
@@ -82,6 +82,9 @@ impl Code<'_, '_> {
                 work.extend(direct_jump_target(instruction).and_then(at));
                 index += 1;
                 let is_behind = instructions.get(index).is_some_and(|next| next.ip() == instruction.next_ip());
+                if !is_behind && runs_off(instruction) {
+                    return true;
+                }
                 if !is_behind || !falls_through(instruction, |call| self.comes_back(call, depth)) {
                     break;
                 }
@@ -103,7 +106,9 @@ impl Code<'_, '_> {
             if body.iter().any(|i| self.returns_for_caller(i)) {
                 return true;
             }
+            let behind = instructions.get(block.instructions.end);
             let leaves = body.last().is_some_and(|last| match (last.flow_control(), callee(last)) {
+                _ if runs_off(last) && behind.is_none_or(|behind| behind.ip() != last.next_ip()) => true,
                 (FlowControl::IndirectBranch, Some(Callee::Through(_))) => self.comes_back(last, depth),
                 (FlowControl::IndirectBranch, _) => block.successors.is_empty(),
                 _ => self.leaves_for_return(function, last, depth),

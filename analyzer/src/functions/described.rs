@@ -4,9 +4,9 @@
 //!
 //! Over-approximates: a body counts up to its end, and on into what it runs into. May miss: nothing that the bounds hold.
 
-use iced_x86::{Code, FlowControl, Instruction};
+use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::{Function, StartEvidence, decode, stops};
+use super::{Function, StartEvidence, decode, runs_off, stops};
 use crate::address::Vaddr;
 use crate::elf::{FrameDescription, GoFunction, Image};
 use crate::instruction::{Reference, ReferenceKind, Role, role};
@@ -36,16 +36,15 @@ pub(super) fn described_function(
     let start = if frame.is_signal_frame { frame.start.checked_add(1).unwrap_or(frame.start) } else { frame.start };
     let mut function = Function::new(start, StartEvidence::FrameDescription, !image.is_position_independent());
     function.references = std::mem::take(buffer);
-    let mut last = None;
+    let (mut last, mut last_at_work) = (None, None);
     function.undecodable = decode(image, start, frame.end, |instruction| {
         function.note(instruction, image);
         last = Some(*instruction);
+        if instruction.mnemonic() != Mnemonic::Nop {
+            last_at_work = last;
+        }
         true
     });
-    let falls_through = |i: &Instruction| {
-        let goes_on = matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
-        !stops(i) && (goes_on || role(i) == Role::Syscall)
-    };
     let mut end = last.map_or(frame.end, |last: Instruction| frame.end.max(Vaddr(last.next_ip())));
     if last.is_some_and(|last| falls_through(&last)) && end < next {
         decode(image, end, next, |instruction| {
@@ -53,9 +52,14 @@ pub(super) fn described_function(
             if goes_on {
                 function.note(instruction, image);
                 end = Vaddr(instruction.next_ip());
+                last_at_work = Some(*instruction).filter(|i| i.mnemonic() != Mnemonic::Nop).or(last_at_work);
             }
             goes_on && !stops(instruction)
         });
+    }
+    // Behind a call that does not return compilers may put padding.
+    if end == next && last_at_work.is_some_and(|last| runs_off(&last)) {
+        function.references.push(Reference { target: next, kind: ReferenceKind::Jump, from: 0 });
     }
     function.extents.push((start, end));
     if let Some(lsda) = frame.lsda {
@@ -65,6 +69,11 @@ pub(super) fn described_function(
     }
     function.finish(buffer);
     function
+}
+
+/// Whether control goes on behind the last instruction of a description.
+fn falls_through(last: &Instruction) -> bool {
+    runs_off(last) || (!stops(last) && role(last) == Role::Syscall)
 }
 
 /// Whether a frame description covers `at`.

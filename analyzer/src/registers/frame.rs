@@ -230,7 +230,9 @@ impl Frame {
             return false;
         }
         let (mut changed, mut lost) = (Vec::new(), Vec::new());
-        for (a, b) in pairs(&mine.slots, &theirs.slots).filter(|(a, b)| a != b) {
+        let same = mine.slots.iter().zip(&theirs.slots).take_while(|(a, b)| a == b).count();
+        let rest = |slots| <[Slot]>::get(slots, same..).unwrap_or(&[]);
+        for (a, b) in pairs(rest(&mine.slots), rest(&theirs.slots)).filter(|(a, b)| a != b) {
             let Some(&Slot { offset, bytes, .. }) = a.or(b) else { continue };
             let value = match (a, b) {
                 (Some(a), Some(b)) if a.bytes == b.bytes => joined(&a.value, &b.value),
@@ -254,7 +256,7 @@ impl Frame {
             }
         }
         let escaped = merged(mine.escaped, theirs.escaped);
-        let is_known = |mine: &[i64], theirs: &[i64]| missing(theirs, mine).next().is_none();
+        let is_known = |mine: &[i64], theirs: &[i64]| mine == theirs || missing(theirs, mine).next().is_none();
         if changed.is_empty()
             && lost.is_empty()
             && escaped == mine.escaped
@@ -299,6 +301,9 @@ fn missing<'l>(list: &'l [i64], other: &'l [i64]) -> impl Iterator<Item = i64> {
 
 /// Adds to a sorted list what another one has.
 fn unite(list: &mut Vec<i64>, other: &[i64]) {
+    if list == other {
+        return;
+    }
     let new: Vec<i64> = missing(other, list).collect();
     if !new.is_empty() {
         list.extend(new);
@@ -327,6 +332,20 @@ mod tests {
         assert_eq!(frame.read(-16, 8), Value::Top);
         assert_eq!(frame.read_elements(-16, 4, 4), Value::from_atoms(vec![Atom::Constant(1), Atom::Constant(2)]));
         assert_eq!(frame.read_elements(-64, 4, 4), Value::Top);
+    }
+
+    #[test]
+    fn sorted_lists_stay_sorted_and_without_doubles() {
+        for (list, other, both) in [
+            (vec![1, 5, 9], &[0, 5, 7][..], &[0, 1, 5, 7, 9][..]),
+            (vec![], &[3], &[3]),
+            (vec![1, 2], &[1, 2], &[1, 2]),
+            (vec![1, 2, 3], &[2], &[1, 2, 3]),
+        ] {
+            let mut list = list;
+            unite(&mut list, other);
+            assert_eq!(list, both);
+        }
     }
 
     #[test]
