@@ -10,7 +10,6 @@ use iced_x86::{FlowControl, Instruction, OpKind, Register};
 use crate::address::Vaddr;
 use crate::cfg::direct_jump_target;
 use crate::code::Code;
-use crate::dataflow;
 use crate::functions::Function;
 use crate::instruction::fixed_memory_operand;
 use crate::registers::{ARGUMENTS, State};
@@ -86,11 +85,10 @@ pub fn callee(instruction: &Instruction) -> Option<Callee> {
 /// The calls of `function` whose callee `wanted` picks.
 #[must_use]
 pub fn call_sites(code: &Code<'_, '_>, function: &Function, wanted: impl Fn(Callee) -> bool) -> Vec<CallSite> {
-    let (instructions, cfg) = code.control_flow(function);
     let leaves = |c| !matches!(c, Callee::Direct(at) if function.contains(at) && at != function.start);
     let picks = |i: &Instruction| callee(i).is_some_and(|c| leaves(c) && wanted(c));
     let mut found = Vec::new();
-    dataflow::observe(&code.memory(), &instructions, &cfg, picks, |instruction, at, state| {
+    code.observe(function, picks, |instruction, at, state| {
         if let Some(callee) = callee(instruction) {
             let is_jump = !is_call(instruction);
             let target = match callee {

@@ -18,11 +18,12 @@ use crate::answers::Answers;
 use crate::arguments::{Callee, Sites, call_sites, callee};
 use crate::cfg::{Cfg, Labels};
 use crate::data::Data;
+use crate::dataflow;
 use crate::elf::{GoFunction, Image, LandingPad};
 use crate::functions::{Function, FunctionId, Functions, StartEvidence};
 use crate::instruction::{Reference, ReferenceKind};
 use crate::memory::Memory;
-use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, bit, bits, caller_saved};
+use crate::registers::{ARGUMENTS, CallEffect, GO_ARGUMENTS, State, bit, bits, caller_saved};
 use crate::table_jumps::{self, TableJumps};
 
 /// How many levels of callees are looked at to tell what a call changes.
@@ -77,6 +78,30 @@ impl<'a, 'data> Code<'a, 'data> {
         (instructions, cfg)
     }
 
+    /// Follows the data of a function, and calls `tell` for the instructions that `wanted` picks ([`dataflow::observe`]).
+    pub fn observe(
+        &self,
+        function: &Function,
+        wanted: impl Fn(&Instruction) -> bool,
+        mut tell: impl FnMut(&Instruction, Vaddr, &State),
+    ) {
+        let instructions = function.instructions(self.image);
+        let graph = |jumps: &TableJumps| self.graph(function, &instructions, jumps, 0);
+        let (mut jumps, mut last) = (Arc::default(), None);
+        if function.has_indirect_jump {
+            jumps = self.answers.jumps.get_or(function.start, || {
+                let (found, seen) = table_jumps::find(&self.memory(), function, &instructions, graph, &wanted);
+                last = seen;
+                Arc::new(found)
+            });
+        }
+        match last {
+            // Who looked for the tables has seen it all on the way.
+            Some(seen) => seen.iter().for_each(|(instruction, at, state)| tell(instruction, *at, state)),
+            None => dataflow::observe(&self.memory(), &instructions, &graph(&jumps), wanted, tell),
+        }
+    }
+
     /// Where exceptions go that come out of a function's calls.
     #[must_use]
     pub fn landing_pads(&self, function: &Function) -> Vec<LandingPad> {
@@ -91,8 +116,8 @@ impl<'a, 'data> Code<'a, 'data> {
             return Arc::default();
         }
         let graph = |jumps: &TableJumps| self.graph(function, instructions, jumps, 0);
-        let find = || Arc::new(table_jumps::find(&self.memory(), function, instructions, graph));
-        self.answers.jumps.get_or(function.start, find)
+        let find = || table_jumps::find(&self.memory(), function, instructions, graph, |_| false).0;
+        self.answers.jumps.get_or(function.start, || Arc::new(find()))
     }
 
     /// The calls of a function that say whom they call.

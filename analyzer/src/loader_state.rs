@@ -140,8 +140,7 @@ fn stored_addresses(code: &Code<'_, '_>, function: &Function) -> BTreeSet<Vaddr>
         note(&mut found, i, state);
     });
     if !is_enough {
-        let (instructions, cfg) = code.control_flow(function);
-        dataflow::observe(&memory, &instructions, &cfg, is_store, |i, _, state| note(&mut found, i, state));
+        code.observe(function, is_store, |i, _, state| note(&mut found, i, state));
     }
     found
 }

@@ -4,7 +4,7 @@
 //! before the site set, which are enough then: whatever the function does before, that is what `rax` holds. The others
 //! take the data flow of the whole function, as the arguments do, which few ask for.
 //!
-//! Over-approximates: as [`dataflow`] does. May miss: what [`crate::registers`] names.
+//! Over-approximates: as [`crate::dataflow`] does. May miss: what [`crate::registers`] names.
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Register};
 use rustc_hash::FxHashSet;
@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::address::Vaddr;
 use crate::cfg::direct_jump_target;
 use crate::code::Code;
-use crate::dataflow;
 use crate::functions::Function;
 use crate::instruction::{Role, role};
 use crate::registers::{SYSCALL_ARGUMENTS, State};
@@ -62,9 +61,8 @@ fn observe(code: &Code<'_, '_>, function: &Function, wanted: &[Vaddr], mut tell:
     if wanted.is_empty() {
         return;
     }
-    let (instructions, cfg) = code.control_flow(function);
     let is_wanted = |i: &Instruction| role(i) == Role::Syscall && wanted.contains(&Vaddr(i.ip()));
-    dataflow::observe(&code.memory(), &instructions, &cfg, is_wanted, |_, at, state| tell(at, state));
+    code.observe(function, is_wanted, |_, at, state| tell(at, state));
 }
 
 /// The sites whose number is a constant that the straight line of code before them sets.

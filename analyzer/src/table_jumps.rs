@@ -25,18 +25,24 @@ pub type TableJumps = FxHashMap<Vaddr, Vec<Vaddr>>;
 /// So often the flow is followed anew with what is known: the table of one jump shows that of another.
 const MOST_ROUNDS: usize = 3;
 
-/// Finds the tables of the jumps of `function`; `graph` builds its graph with what is known so far.
+/// Instructions with the states before them.
+pub type Observed = Vec<(Instruction, Vaddr, State)>;
+
+/// Finds the tables of the jumps of `function`; `graph` builds its graph with what is known so far. If it takes the data
+/// flow of the whole function to see that no more is to be found, also what that says of the instructions that `wanted`
+/// picks ([`dataflow::observe`]).
 #[must_use]
 pub fn find(
     memory: &Memory<'_, '_>,
     function: &Function,
     instructions: &[Instruction],
     mut graph: impl FnMut(&TableJumps) -> Cfg,
-) -> TableJumps {
+    wanted: impl Fn(&Instruction) -> bool,
+) -> (TableJumps, Option<Observed>) {
     let mut found = TableJumps::default();
     let tables = tables(function, instructions);
     if tables.len() < 2 {
-        return found;
+        return (found, None);
     }
     for (at, targets) in tables.values() {
         if instructions.binary_search_by_key(&at.0, Instruction::ip).is_ok_and(|i| is_jump(instructions.get(i))) {
@@ -46,7 +52,7 @@ pub fn find(
     let mut sums = sums(instructions);
     let targets = tables.values().map(|(_, targets)| targets.len()).fold(0, usize::saturating_add);
     if sums.len().saturating_mul(targets) > MOST_EDGES {
-        return found;
+        return (found, None);
     }
     let is_sum = |sums: &FxHashMap<Vaddr, Vaddr>, i: &Instruction| sums.contains_key(&Vaddr(i.ip()));
     for round in 0..=MOST_ROUNDS {
@@ -66,13 +72,25 @@ pub fn find(
         if round == 0 {
             dataflow::observe_locally(memory, instructions, &cfg, |i| is_sum(&sums, i), &mut note);
         } else {
-            dataflow::observe(memory, instructions, &cfg, |i| is_sum(&sums, i), &mut note);
+            let mut observed = Observed::new();
+            dataflow::observe(
+                memory,
+                instructions,
+                &cfg,
+                |i| is_sum(&sums, i) || wanted(i),
+                |instruction, at, state| {
+                    note(instruction, at, state);
+                    if wanted(instruction) {
+                        observed.push((*instruction, at, state.clone()));
+                    }
+                },
+            );
             if found.len() == known {
-                break;
+                return (found, Some(observed));
             }
         }
     }
-    found
+    (found, None)
 }
 
 /// The tables of a function by address, each with an instruction that names it and its targets.
