@@ -46,8 +46,10 @@ impl Session {
     ///
     /// As [`crate::analyze`].
     pub fn analyze(&self, program: &Path, options: &Options) -> Result<Policy, Error> {
+        let policy = analysis::analyze_in(self, program, options);
+        // Now, not before the next program: whoever patches this one needs the memory.
         self.summaries.shrink(REMEMBERED);
-        analysis::analyze_in(self, program, options)
+        policy
     }
 
     /// The same, with the answer to a question about the program's own process.
@@ -61,8 +63,9 @@ impl Session {
         options: &Options,
         question: &Question,
     ) -> Result<(Policy, Explanation), Error> {
+        let answer = analysis::answer_in(self, program, options, Some(question));
         self.summaries.shrink(REMEMBERED);
-        analysis::answer_in(self, program, options, Some(question))
+        answer
     }
 
     pub(crate) const fn summaries(&self) -> &Summaries {

@@ -69,6 +69,7 @@ pub(crate) fn solve_without<'data>(
         waiting: Vec::new(),
         settled: program.modules().map(|(_, module)| vec![0; module.summary.functions().all().len()]).collect(),
         seen_names: Vec::new(),
+        seen_texts: FxHashSet::default(),
         seen: FxHashSet::default(),
         bound: FxHashMap::default(),
     };
@@ -158,6 +159,8 @@ struct Solver<'p, 'data, S> {
     settled: Vec<Vec<u8>>,
     /// Names that were looked at, by module and number.
     seen_names: Vec<Vec<bool>>,
+    /// Texts that were found in objects: large programs say the same over and over.
+    seen_texts: FxHashSet<(ModuleId, &'data [u8])>,
     /// Addresses of data that symbols and roots have led to.
     seen: FxHashSet<(ModuleId, Vaddr)>,
     /// What symbols bind to.
@@ -282,7 +285,9 @@ impl<'p, 'data, S: Surroundings> Solver<'p, 'data, S> {
         let (Node::Function((id, _)) | Node::Object(id, _)) = node;
         let cause = Cause::Edge(node, ReferenceKind::Address);
         for text in bytes.split(|&byte| byte == 0).filter(|text| is_name(text)) {
-            self.reach_text(id, text, cause);
+            if self.seen_texts.insert((id, text)) {
+                self.reach_text(id, text, cause);
+            }
         }
     }
 
