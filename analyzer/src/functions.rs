@@ -161,16 +161,21 @@ fn is_plain(instruction: &Instruction) -> bool {
 const BATCH: usize = 128;
 
 /// The longest instruction (SDM volume 2, 2.3.11).
-pub(crate) const LONGEST_INSTRUCTION: usize = 15;
+const LONGEST_INSTRUCTION: usize = 15;
+
+/// The bytes of all instructions that begin from `start` on and before `end`, as far as the file has them: the last one may
+/// reach beyond the end.
+pub(crate) fn code_bytes<'data>(image: &Image<'data>, start: Vaddr, end: Vaddr) -> Option<&'data [u8]> {
+    let len = end.checked_offset_from(start)?;
+    let available = image.bytes_from(start).unwrap_or(&[]);
+    let longest = usize::try_from(len).ok().and_then(|len| len.checked_add(LONGEST_INSTRUCTION));
+    Some(longest.and_then(|longest| available.get(..longest)).unwrap_or(available))
+}
 
 /// Decodes from `start` while `visit` returns true: each instruction that begins before `end`, as the processor would run
 /// it, wherever it ends. The address of the first undecodable byte, if any.
 fn decode(image: &Image<'_>, start: Vaddr, end: Vaddr, mut visit: impl FnMut(&Instruction) -> bool) -> Option<Vaddr> {
-    let len = end.checked_offset_from(start)?;
-    let available = image.bytes_from(start).unwrap_or(&[]);
-    let longest = usize::try_from(len).ok().and_then(|len| len.checked_add(LONGEST_INSTRUCTION));
-    let body = longest.and_then(|longest| available.get(..longest)).unwrap_or(available);
-    let mut decoder = Decoder::with_ip(64, body, start.0, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(64, code_bytes(image, start, end)?, start.0, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
     let mut undecodable = None;
     while decoder.can_decode() && decoder.ip() < end.0 {

@@ -22,7 +22,7 @@ use crate::address::Vaddr;
 use crate::code::Code;
 use crate::dataflow;
 use crate::elf::{Image, RelocationTarget, SymbolRelocationKind};
-use crate::functions::{Function, LONGEST_INSTRUCTION};
+use crate::functions::{Function, code_bytes};
 use crate::instruction::{ReferenceKind, fixed_memory_operand};
 use crate::program::{Module, Program};
 use crate::registers::State;
@@ -156,12 +156,7 @@ fn saves_vector_registers(image: &Image<'_>, function: &Function) -> bool {
     use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64, Xsavec, Xsavec64};
     // Their opcodes begin so (SDM volume 2): few functions have such bytes, and need be decoded.
     let may_save = function.extents.iter().any(|&(start, end)| {
-        // The last instruction may reach beyond the end.
-        let length = end.checked_offset_from(start).and_then(|length| usize::try_from(length).ok());
-        let length = length.and_then(|length| length.checked_add(LONGEST_INSTRUCTION));
-        let bytes = image.bytes_from(start).unwrap_or(&[]);
-        let bytes = length.and_then(|length| bytes.get(..length)).unwrap_or(bytes);
-        bytes.windows(2).any(|pair| matches!(pair, [0x0f, 0xae | 0xc7]))
+        code_bytes(image, start, end).unwrap_or(&[]).windows(2).any(|pair| matches!(pair, [0x0f, 0xae | 0xc7]))
     });
     let saves = |i: &Instruction| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64);
     may_save && function.instructions(image).iter().any(saves)

@@ -19,7 +19,6 @@ use crate::address::Vaddr;
 use crate::callers::Callers;
 use crate::code::Code;
 use crate::data::PointerTarget;
-use crate::dataflow;
 use crate::elf::SymbolKind;
 use crate::evaluate::evaluate;
 use crate::functions::{Function, FunctionId};
@@ -362,12 +361,9 @@ const WIDEST_STORE: u64 = 63;
 
 /// The values that a function stores in the `bytes` at `slot`.
 fn stores_in(code: &Code<'_, '_>, body: &Function, slot: Vaddr, bytes: u64) -> Vec<(Vaddr, Value, State)> {
-    let (instructions, cfg) = code.control_flow(body);
     let mut found = Vec::new();
-    dataflow::observe(
-        &code.memory(),
-        &instructions,
-        &cfg,
+    code.observe(
+        body,
         |i| writes(i, slot, bytes),
         |instruction, at, state| {
             let distance = fixed_memory_operand(instruction).and_then(|start| slot.checked_offset_from(start));
